@@ -1,0 +1,25 @@
+// Temporary: keeps go.mod complete while parts are being written.
+package deps
+import (
+_ "github.com/alecthomas/kong"
+_ "github.com/coreos/go-oidc/v3/oidc"
+_ "github.com/fergusstrange/embedded-postgres"
+_ "github.com/go-chi/chi/v5"
+_ "github.com/go-jose/go-jose/v4"
+_ "github.com/go-jose/go-jose/v4/jwt"
+_ "github.com/google/go-cmp/cmp"
+_ "github.com/jackc/pgx/v5/pgxpool"
+_ "github.com/prometheus/client_golang/prometheus"
+_ "github.com/prometheus/client_golang/prometheus/promhttp"
+_ "github.com/prometheus/client_golang/prometheus/collectors"
+_ "github.com/rogpeppe/go-internal/testscript"
+_ "github.com/rogpeppe/go-internal/txtar"
+_ "pgregory.net/rapid"
+_ "go.uber.org/goleak"
+_ "go.yaml.in/yaml/v3"
+_ "golang.org/x/net/html"
+_ "golang.org/x/net/idna"
+_ "golang.org/x/oauth2"
+_ "golang.org/x/sync/errgroup"
+_ "golang.org/x/text/unicode/norm"
+)
