@@ -1,0 +1,36 @@
+.DEFAULT_GOAL := help
+.PHONY: help build test race e2e check fmt demo fuzz clean
+
+FUZZTIME ?= 10s
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## bin/oidc-bridge, static
+	CGO_ENABLED=0 go build -trimpath -o bin/oidc-bridge ./cmd/oidc-bridge
+
+test: ## the tests; they start a PostgreSQL of their own
+	go test ./...
+
+race: ## the tests with the race detector, in random order
+	.ci/run race
+
+e2e: ## logins at a real oidc-provider (needs Node)
+	.ci/run e2e
+
+check: ## format, vet, staticcheck and the tests with -race: before each commit
+	.ci/run hygiene format vet staticcheck race
+
+fmt: ## formats the Go code
+	git ls-files --cached --others --exclude-standard -- '*.go' | xargs go tool -modfile=tools/go.mod gofumpt -l -w
+
+demo: ## everything on this machine, to click through
+	go run ./cmd/demo
+
+fuzz: ## each fuzz test for FUZZTIME (10s)
+	@git grep -oE '^func Fuzz[A-Za-z0-9_]+' -- '*_test.go' | while IFS=: read -r file func; do \
+		go test -run '^$$' -fuzz "^$${func#func }$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")" || exit 1; \
+	done
+
+clean: ## removes what the targets above left in the checkout
+	rm -rf bin e2e/oidc-provider/node_modules
