@@ -1,0 +1,97 @@
+package bridgetest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+	"time"
+)
+
+// shared is the one server of this test binary, started when a test first asks for a database.
+var shared struct {
+	sync.Mutex
+	postgres *Postgres
+}
+
+// DB returns a fresh, migrated database that is dropped when the test ends. The first call starts the server; packages that use it should
+// have
+//
+//	func TestMain(m *testing.M) { bridgetest.Main(m) }
+//
+// A machine without PostgreSQL fails the test, it never skips it.
+func DB(t testing.TB) *Database {
+	t.Helper()
+	return newDatabase(t, (*Postgres).NewDatabase)
+}
+
+// EmptyDB is DB without the migrations.
+func EmptyDB(t testing.TB) *Database {
+	t.Helper()
+	return newDatabase(t, (*Postgres).NewEmptyDatabase)
+}
+
+func newDatabase(t testing.TB, create func(*Postgres, context.Context) (*Database, error)) *Database {
+	t.Helper()
+	p, err := sharedPostgres(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := create(p, t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		// Not t.Context: that one is cancelled before cleanup functions run.
+		if err := d.Drop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+func sharedPostgres(ctx context.Context) (*Postgres, error) {
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.postgres != nil {
+		return shared.postgres, nil
+	}
+	p, err := StartPostgres(ctx)
+	if err != nil {
+		return nil, err
+	}
+	shared.postgres = p
+	return p, nil
+}
+
+// Main runs the tests, closes the server that DB started, and exits. If the tests passed, the checks run last (for example for leaked
+// goroutines); an error of one of them fails the run.
+func Main(m *testing.M, checks ...func() error) {
+	code := m.Run()
+	shared.Lock()
+	p := shared.postgres
+	shared.Unlock()
+	if p != nil {
+		checks = append([]func() error{p.Close}, checks...)
+	}
+	for _, check := range checks {
+		if err := check(); err != nil && code == 0 {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// Await polls until the condition holds; after ten seconds it fails the test. what completes the sentence "waited in vain for …".
+func Await(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for !condition() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
