@@ -1,0 +1,342 @@
+package bridgetest
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+)
+
+const (
+	codeLife  = time.Minute
+	tokenLife = 5 * time.Minute
+)
+
+// grant is what a persona has allowed a client; a code stands for it, later an access token.
+type grant struct {
+	client      Client
+	persona     Persona
+	redirectURI string
+	nonce       string
+	challenge   string // PKCE S256
+	scope       string
+	sid         string
+	at          time.Time
+}
+
+func (op *OP) routes() http.Handler {
+	mux := http.NewServeMux()
+	path := op.options.IssuerPath
+	mux.HandleFunc("GET "+path+"/.well-known/openid-configuration", op.endpoint("discovery", op.discovery))
+	mux.HandleFunc("GET "+path+"/jwks", op.endpoint("jwks", op.jwks))
+	mux.HandleFunc("GET "+path+"/authorize", op.endpoint("authorize", op.authorize))
+	mux.HandleFunc("POST "+path+"/authorize", op.endpoint("decision", op.authorize))
+	mux.HandleFunc("POST "+path+"/token", op.endpoint("token", op.token))
+	mux.HandleFunc(path+"/userinfo", op.endpoint("userinfo", op.userInfo))
+	mux.HandleFunc(path+"/end_session", op.endpoint("end_session", op.endSession))
+	return mux
+}
+
+func (op *OP) discovery(w http.ResponseWriter, r *http.Request) {
+	b := op.behaviour()
+	metadata := map[string]any{
+		"issuer":                                         op.issuer,
+		"authorization_endpoint":                         op.issuer + "/authorize",
+		"token_endpoint":                                 op.issuer + "/token",
+		"userinfo_endpoint":                              op.issuer + "/userinfo",
+		"jwks_uri":                                       op.issuer + "/jwks",
+		"end_session_endpoint":                           op.issuer + "/end_session",
+		"response_types_supported":                       []string{"code"},
+		"response_modes_supported":                       []string{"query"},
+		"grant_types_supported":                          []string{"authorization_code"},
+		"subject_types_supported":                        []string{"public"},
+		"scopes_supported":                               []string{"openid", "profile", "email"},
+		"id_token_signing_alg_values_supported":          algs,
+		"token_endpoint_auth_methods_supported":          []string{"client_secret_basic", "client_secret_post"},
+		"code_challenge_methods_supported":               []string{"S256"},
+		"authorization_response_iss_parameter_supported": !b.NoIssParameter,
+	}
+	if b.Discovery != nil {
+		b.Discovery(metadata)
+	}
+	writeJSON(w, http.StatusOK, metadata)
+}
+
+func (op *OP) jwks(w http.ResponseWriter, r *http.Request) {
+	body := op.KeySet()
+	if change := op.behaviour().JWKS; change != nil {
+		body = change(body)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Write(body)
+}
+
+// authorize shows the personas (GET) and takes the choice (POST to the same URL, which still holds the client's request).
+func (op *OP) authorize(w http.ResponseWriter, r *http.Request) {
+	b := op.behaviour()
+	request := r.URL.Query()
+	client, ok := op.client(request.Get("client_id"))
+	if !ok {
+		op.writePage(w, http.StatusBadRequest, errorPage, "No client has this client_id.")
+		return
+	}
+	// Until the redirect URI is known to be the client's, nothing may be sent there.
+	if !slices.Contains(client.RedirectURIs, request.Get("redirect_uri")) {
+		op.writePage(w, http.StatusBadRequest, errorPage, "This redirect_uri is not one of the client's.")
+		return
+	}
+	if code := refuseAuthorization(request, b); code != "" {
+		op.respond(w, r, b, url.Values{"error": {code}})
+		return
+	}
+	subject := b.AutoLogin
+	if r.Method == http.MethodPost {
+		if r.PostForm.Has("cancel") {
+			op.respond(w, r, b, url.Values{"error": {"access_denied"}})
+			return
+		}
+		subject = r.PostForm.Get("subject")
+	}
+	persona, ok := op.persona(subject)
+	if !ok {
+		op.writePersonas(w, client)
+		return
+	}
+	code := rand.Text()
+	op.mu.Lock()
+	op.codes[code] = grant{
+		client: client, persona: persona, redirectURI: request.Get("redirect_uri"), nonce: request.Get("nonce"),
+		challenge: request.Get("code_challenge"), scope: request.Get("scope"), sid: rand.Text(), at: op.options.Now(),
+	}
+	op.mu.Unlock()
+	op.respond(w, r, b, url.Values{"code": {code}})
+}
+
+// refuseAuthorization returns the error code (RFC 6749 section 4.1.2.1, OpenID Connect Core 3.1.2.6) of a request, "" if it is good.
+func refuseAuthorization(request url.Values, b Behaviour) string {
+	switch {
+	case request.Get("response_type") != "code":
+		return "unsupported_response_type"
+	case !slices.Contains(strings.Fields(request.Get("scope")), "openid"):
+		return "invalid_scope"
+	case request.Has("response_mode") && request.Get("response_mode") != "query":
+		return "invalid_request"
+	case !b.SkipPKCE && (request.Get("code_challenge_method") != "S256" || len(request.Get("code_challenge")) != 43):
+		return "invalid_request"
+	case request.Get("prompt") == "none":
+		return "login_required" // there are no sessions here
+	}
+	return ""
+}
+
+// respond sends the browser back to the client.
+func (op *OP) respond(w http.ResponseWriter, r *http.Request, b Behaviour, parameters url.Values) {
+	request := r.URL.Query()
+	if request.Has("state") {
+		parameters.Set("state", request.Get("state"))
+	}
+	if !b.NoIssParameter {
+		parameters.Set("iss", op.issuer)
+	}
+	if b.AuthorizationResponse != nil {
+		b.AuthorizationResponse(parameters)
+	}
+	redirect(w, r, request.Get("redirect_uri"), parameters)
+}
+
+// redirect adds parameters to the ones that the target may already have.
+func redirect(w http.ResponseWriter, r *http.Request, target string, parameters url.Values) {
+	separator := "?"
+	if strings.Contains(target, "?") {
+		separator = "&"
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	http.Redirect(w, r, target+separator+parameters.Encode(), http.StatusFound)
+}
+
+func (op *OP) token(w http.ResponseWriter, r *http.Request) {
+	b := op.behaviour()
+	w.Header().Set("Cache-Control", "no-store")
+	client, ok := op.authenticateClient(r)
+	if !ok {
+		w.Header().Set("WWW-Authenticate", `Basic realm="token"`)
+		writeJSON(w, http.StatusUnauthorized, map[string]any{"error": "invalid_client"})
+		return
+	}
+	if r.PostForm.Get("grant_type") != "authorization_code" {
+		writeJSON(w, http.StatusBadRequest, map[string]any{"error": "unsupported_grant_type"})
+		return
+	}
+	code := r.PostForm.Get("code")
+	op.mu.Lock()
+	g, ok := op.codes[code]
+	delete(op.codes, code) // whatever comes of it: a code is presented once
+	op.mu.Unlock()
+	now := op.options.Now()
+	if !ok || g.client.ID != client.ID || g.redirectURI != r.PostForm.Get("redirect_uri") || now.Sub(g.at) > codeLife ||
+		!b.SkipPKCE && g.challenge != s256(r.PostForm.Get("code_verifier")) {
+		writeJSON(w, http.StatusBadRequest, map[string]any{"error": "invalid_grant"})
+		return
+	}
+	response, err := op.tokens(b, g, now)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	writeJSON(w, http.StatusOK, response)
+}
+
+func s256(verifier string) string {
+	hash := sha256.Sum256([]byte(verifier))
+	return base64.RawURLEncoding.EncodeToString(hash[:])
+}
+
+// authenticateClient takes client_secret_basic, with both parts form-urlencoded (RFC 6749 section 2.3.1), or client_secret_post, not both.
+func (op *OP) authenticateClient(r *http.Request) (Client, bool) {
+	id, secret := r.PostForm.Get("client_id"), r.PostForm.Get("client_secret")
+	if user, password, ok := r.BasicAuth(); ok {
+		basicID, errID := url.QueryUnescape(user)
+		basicSecret, errSecret := url.QueryUnescape(password)
+		if errID != nil || errSecret != nil || secret != "" || id != "" && id != basicID {
+			return Client{}, false
+		}
+		id, secret = basicID, basicSecret
+	}
+	client, ok := op.client(id)
+	return client, ok && client.Secret == secret
+}
+
+func (op *OP) tokens(b Behaviour, g grant, now time.Time) (map[string]any, error) {
+	iat, exp := now.Unix(), now.Add(tokenLife).Unix()
+	accessToken := rand.Text()
+	if g.persona.AccessToken != nil {
+		claims := map[string]any{
+			"iss": op.issuer, "sub": g.persona.Subject, "aud": "account", "azp": g.client.ID, "typ": "Bearer",
+			"iat": iat, "exp": exp, "jti": rand.Text(), "sid": g.sid, "scope": g.scope,
+		}
+		maps.Copy(claims, g.persona.AccessToken)
+		if b.AccessTokenClaims != nil {
+			b.AccessTokenClaims(claims)
+		}
+		var err error
+		if accessToken, err = op.Sign(nil, claims); err != nil {
+			return nil, err
+		}
+	}
+	op.mu.Lock()
+	op.accessTokens[accessToken] = g
+	op.mu.Unlock()
+
+	header := map[string]any{}
+	claims := map[string]any{
+		"iss": op.issuer, "sub": g.persona.Subject, "aud": g.client.ID, "iat": iat, "exp": exp,
+		"auth_time": g.at.Unix(), "sid": g.sid, "at_hash": leftHash(b.Alg, accessToken),
+	}
+	if g.nonce != "" {
+		claims["nonce"] = g.nonce
+	}
+	maps.Copy(claims, g.persona.IDToken)
+	if b.IDTokenHeader != nil {
+		b.IDTokenHeader(header)
+	}
+	if b.IDTokenClaims != nil {
+		b.IDTokenClaims(claims)
+	}
+	idToken, err := op.Sign(header, claims)
+	if err != nil {
+		return nil, err
+	}
+	if b.RawIDToken != nil {
+		idToken = b.RawIDToken(idToken, op.mustSign)
+	}
+	response := map[string]any{
+		"access_token": accessToken, "token_type": "Bearer", "expires_in": int(tokenLife.Seconds()), "scope": g.scope, "id_token": idToken,
+	}
+	if b.TokenResponse != nil {
+		b.TokenResponse(response)
+	}
+	return response, nil
+}
+
+func (op *OP) mustSign(header, claims map[string]any) string {
+	token, err := op.Sign(header, claims)
+	if err != nil {
+		panic(err)
+	}
+	return token
+}
+
+func (op *OP) userInfo(w http.ResponseWriter, r *http.Request) {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	op.mu.Lock()
+	g, ok := op.accessTokens[token]
+	op.mu.Unlock()
+	if !ok || !strings.EqualFold(scheme, "Bearer") || op.options.Now().Sub(g.at) > codeLife+tokenLife {
+		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	claims := map[string]any{"sub": g.persona.Subject}
+	maps.Copy(claims, g.persona.UserInfo)
+	if change := op.behaviour().UserInfo; change != nil {
+		change(claims)
+	}
+	writeJSON(w, http.StatusOK, claims)
+}
+
+// endSession is RP-initiated logout. There are no sessions here, so all it does is to check the request and to send the browser back.
+func (op *OP) endSession(w http.ResponseWriter, r *http.Request) {
+	target := r.Form.Get("post_logout_redirect_uri")
+	if target == "" {
+		op.writePage(w, http.StatusOK, signedOutPage, "")
+		return
+	}
+	client, ok := op.hintedClient(r.Form)
+	if !ok || !slices.Contains(client.PostLogoutRedirectURIs, target) {
+		op.writePage(w, http.StatusBadRequest, errorPage, "This post_logout_redirect_uri is not one of the client's.")
+		return
+	}
+	parameters := url.Values{}
+	if r.Form.Has("state") {
+		parameters.Set("state", r.Form.Get("state"))
+	}
+	redirect(w, r, target, parameters)
+}
+
+// hintedClient finds the client in id_token_hint, an ID token of ours that may have expired, or else in client_id.
+func (op *OP) hintedClient(form url.Values) (Client, bool) {
+	hint := form.Get("id_token_hint")
+	if hint == "" {
+		return op.client(form.Get("client_id"))
+	}
+	token, err := jwt.ParseSigned(hint, []jose.SignatureAlgorithm{jose.RS256, jose.RS512, jose.PS256, jose.ES256, jose.EdDSA})
+	if err != nil {
+		return Client{}, false
+	}
+	var set jose.JSONWebKeySet
+	var claims jwt.Claims
+	if json.Unmarshal(op.KeySet(), &set) != nil || token.Claims(set, &claims) != nil || len(claims.Audience) != 1 {
+		return Client{}, false
+	}
+	return op.client(claims.Audience[0])
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	w.Write(body)
+}
