@@ -11,6 +11,7 @@ package strictyaml
 import (
 	"bytes"
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -199,11 +200,20 @@ func (d *Document) at(n *yaml.Node, severity, code, message, fix string) {
 }
 
 func (d *Document) add(line, column int, severity, code, message, fix string) {
+	d.findings = append(d.findings, d.finding(line, column, severity, code, message, fix))
+}
+
+// Finding is an error at the node that is not added to the document: for what is found out about a line after the file was read.
+func (d *Document) Finding(at *yaml.Node, code, message, fix string) Finding {
+	return d.finding(at.Line, at.Column, Error, code, message, fix)
+}
+
+func (d *Document) finding(line, column int, severity, code, message, fix string) Finding {
 	f := Finding{File: d.file, Line: line, Column: column, Severity: severity, Code: code, Message: message, Fix: fix}
 	if line > 0 && line <= len(d.lines) {
 		f.Source = d.source(d.lines[line-1])
 	}
-	d.findings = append(d.findings, f)
+	return f
 }
 
 const longestSource = 160
@@ -313,6 +323,60 @@ func (d *Document) Duration(n *yaml.Node, what string) (value time.Duration, ok 
 		return 0, false
 	}
 	return value, true
+}
+
+var (
+	jsonNumber = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?$`)
+	// otherCore is what YAML 1.2 reads as null, a boolean or a number in a spelling that JSON does not have.
+	otherCore = regexp.MustCompile(`^(Null|NULL|True|TRUE|False|FALSE|[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+|` +
+		`[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$`)
+)
+
+// JSON reads a value of the JSON types: nil, bool, json.Number, string, []any, map[string]any. A plain scalar that YAML 1.2 would take for
+// a number, boolean or null but JSON would not, such as 0123 or True, is ambiguous and an E104.
+func (d *Document) JSON(n *yaml.Node, what string) (value any, ok bool) {
+	if n == nil {
+		return nil, false
+	}
+	switch n.Kind {
+	case yaml.MappingNode:
+		object, whole := map[string]any{}, true
+		entries := d.Mapping(n, what)
+		for _, e := range entries {
+			member, ok := d.JSON(e.Value, what)
+			object[e.Key], whole = member, whole && ok
+		}
+		return object, whole && len(entries)*2 == len(n.Content)
+	case yaml.SequenceNode:
+		list, whole := []any{}, true
+		for _, item := range n.Content {
+			element, ok := d.JSON(item, what)
+			list, whole = append(list, element), whole && ok
+		}
+		return list, whole
+	case yaml.ScalarNode:
+		return d.jsonScalar(n, what)
+	default:
+		return nil, false
+	}
+}
+
+func (d *Document) jsonScalar(n *yaml.Node, what string) (value any, ok bool) {
+	switch {
+	case n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0:
+		return n.Value, true
+	case n.Value == "" || n.Value == "~" || n.Value == "null":
+		return nil, true
+	case n.Value == "true" || n.Value == "false":
+		return n.Value == "true", true
+	case jsonNumber.MatchString(n.Value):
+		return json.Number(n.Value), true
+	case otherCore.MatchString(n.Value):
+		d.Errorf(n, "E104", fmt.Sprintf("write %q if it is a text, otherwise as JSON spells it", n.Value), "%s: %s is ambiguous", what, n.Value)
+		return nil, false
+	default:
+		return n.Value, true
+	}
 }
 
 func kind(n *yaml.Node) string {
