@@ -1,0 +1,183 @@
+// Package bridge is the service: it logs people in at OpenID providers and gives their browsers tokens for PostgREST.
+//
+// The route table in routes is the architecture: each handler gets what it may touch and nothing else. A login is a straight line,
+//
+//	handleLogin     new LoginState -> seal it into a cookie -> 302 to the provider
+//	handleCallback  Cookies.TakeLogin -> Provider.Exchange (code, PKCE, every check of verify.go) -> Rules.Decide -> Store.SignIn
+//	                (one transaction in one round trip) -> session cookie -> 303 back to the page
+//
+// and so is a token:
+//
+//	handleToken     session cookie -> Store.Session -> Rules.Decide -> Signer.Sign -> JSON
+//
+// The files, one noun each:
+//
+//	config*.go     config.yaml, checked in one go            provider.go   an OpenID provider, seen from its relying party
+//	secret.go      text that cannot be printed               verify.go     the checks of its tokens that go-oidc leaves out
+//	cookie.go      what the browser carries                  outbound.go   its HTTP client and key set
+//	login.go       /login and /callback                      strictjson.go JSON without its ambiguities
+//	token.go       /api_token and /me                        store.go      users, identities, sessions, events: all SQL
+//	logout.go      /logout                                   signer.go     access tokens
+//	pages.go       what people see                           check.go      what must be right before the first request
+//	error.go       causes, and what may be told of them      middleware.go what every request passes
+//
+// Claims become a role in package mapping, and nowhere else; only a mapping.Decision can carry a role into the Signer.
+package bridge
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/oidc-bridge/oidc-bridge/mapping"
+)
+
+// drainTime is how long requests under way may take after the signal to stop.
+const drainTime = 15 * time.Second
+
+// Options are what a Bridge takes from the program around it.
+type Options struct {
+	Version string
+	Log     *slog.Logger
+	Now     func() time.Time // time.Now but in tests
+}
+
+// A Bridge is the running service.
+type Bridge struct {
+	public   http.Handler
+	private  http.Handler
+	store    *Store
+	draining atomic.Bool
+	log      *slog.Logger
+}
+
+// New puts the service together. Neither the database nor a provider need answer yet; Check looks at both.
+func New(ctx context.Context, c *Config, rules *mapping.Rules, o Options) (*Bridge, error) {
+	cookies, err := NewCookies(c, o.Now)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := NewSigner(c, o.Now)
+	if err != nil {
+		return nil, err
+	}
+	pages, err := NewPages(c)
+	if err != nil {
+		return nil, err
+	}
+	var providers []*Provider
+	for _, p := range c.Providers {
+		provider, err := NewProvider(c, p, o.Now)
+		if err != nil {
+			return nil, err
+		}
+		providers = append(providers, provider)
+	}
+	store, err := OpenStore(ctx, c, o.Now)
+	if err != nil {
+		return nil, err
+	}
+	metrics := NewMetrics(o.Version, rules.Hash())
+	b := &Bridge{store: store, log: o.Log}
+	b.public = routes(c, providers, rules, store, signer, cookies, pages, metrics, o)
+	b.private = privateRoutes(b, rules, metrics)
+	return b, nil
+}
+
+// routes is what browsers and their pages can reach, and what each of it can touch.
+func routes(c *Config, providers []*Provider, rules *mapping.Rules, store *Store, signer *Signer, cookies *Cookies, pages *Pages,
+	metrics *Metrics, o Options,
+) http.Handler {
+	errs := errorWriter{o.Log, metrics, pages}
+	sessions := sessionReader{c, providers, rules, store, cookies, o.Log, o.Now}
+
+	r := chi.NewRouter()
+	r.Use(edge(c, o.Log, metrics, errs))
+	r.NotFound(errs.unknown(ErrNotFound))
+	r.MethodNotAllowed(errs.unknown(ErrMethodNotAllowed))
+	at := c.PublicURL.Path
+
+	r.Get(at+"/login", errs.page(handleChooser(c, providers, pages)))
+	r.Get(at+"/login/{provider}", errs.page(handleLogin(c, providers, cookies, o.Now)))
+	r.Get(at+"/callback/{provider}", errs.page(handleCallback(providers, rules, store, cookies, metrics, c.Session.Absolute, o.Now)))
+
+	r.Get(at+"/api_token", errs.api(handleToken(sessions, signer, metrics, o.Now)))
+	r.Get(at+"/me", errs.api(handleMe(sessions, signer)))
+	r.Options(at+"/api_token", errs.api(handlePreflight(c)))
+	r.Options(at+"/me", errs.api(handlePreflight(c)))
+
+	r.Get(at+"/logout", errs.page(handleConfirmLogout(c, pages)))
+	r.Post(at+"/logout", errs.page(handleLogout(c, store, cookies, pages)))
+	return r
+}
+
+// privateRoutes is for the people who run the service: nothing of it is for browsers.
+func privateRoutes(b *Bridge, rules *mapping.Rules, metrics *Metrics) http.Handler {
+	r := chi.NewRouter()
+	r.Get("/healthz", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+	})
+	r.Get("/readyz", func(w http.ResponseWriter, r *http.Request) {
+		status, text := http.StatusOK, "ok"
+		if b.draining.Load() {
+			status, text = http.StatusServiceUnavailable, "stopping"
+		} else if err := b.store.Ping(r.Context()); err != nil {
+			status, text = http.StatusServiceUnavailable, "the database does not answer"
+		}
+		writeJSON(w, status, map[string]string{"status": text, "rules": rules.Hash()})
+	})
+	r.Method(http.MethodGet, "/metrics", metrics.Handler())
+	return r
+}
+
+// Public is the handler of the public listener, for programs that bring their own server.
+func (b *Bridge) Public() http.Handler { return b.public }
+
+// Private is the handler of the private listener.
+func (b *Bridge) Private() http.Handler { return b.private }
+
+// Close lets go of the database.
+func (b *Bridge) Close() { b.store.Close() }
+
+// Serve answers on both listeners until the context ends, then lets requests under way finish. /readyz says so first, so that load
+// balancers send no more.
+func (b *Bridge) Serve(ctx context.Context, public, private net.Listener) error {
+	publicServer, privateServer := newServer(b.public, b.log), newServer(b.private, b.log)
+	var group errgroup.Group
+	serve := func(s *http.Server, l net.Listener) func() error {
+		return func() error {
+			if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				return err
+			}
+			return nil
+		}
+	}
+	ctx, failed := context.WithCancel(ctx)
+	group.Go(func() error { defer failed(); return serve(publicServer, public)() })
+	group.Go(func() error { defer failed(); return serve(privateServer, private)() })
+	<-ctx.Done()
+	b.draining.Store(true)
+	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	defer cancel()
+	return errors.Join(publicServer.Shutdown(deadline), privateServer.Shutdown(deadline), group.Wait())
+}
+
+// newServer has limits for everything that a slow or greedy client could hold on to (HS-01, HS-02).
+func newServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       15 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       60 * time.Second,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}

@@ -1,0 +1,313 @@
+package bridge
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	loginLife       = 10 * time.Minute // of a login under way
+	maxPending      = 5                // logins under way in one browser
+	maxPendingBytes = 3500             // of their cookies together: the whole Cookie header must stay below 4 KB
+	maxReturnTo     = 512              // bytes
+
+	sessionBytes = 32 // random part of a session token
+	macBytes     = 16
+)
+
+var base64url = base64.RawURLEncoding.Strict()
+
+// LoginState is a login under way. It lives in a sealed cookie in the browser that started it, and nowhere else. State, Nonce and
+// Verifier are independent 256-bit random values, in base64url.
+type LoginState struct {
+	State    string `json:"s"` // RFC 6749 section 10.12
+	Nonce    string `json:"n"` // OpenID Connect Core 15.5.2
+	Verifier string `json:"v"` // PKCE code_verifier, RFC 7636 section 4.1
+	ReturnTo string `json:"r"` // where the browser goes after the login, checked by returnTo
+	Provider string `json:"p"`
+	Started  int64  `json:"t"` // Unix seconds
+}
+
+// SessionToken is the random part of the session cookie. The database knows its hash only.
+type SessionToken [sessionBytes]byte
+
+// Hash is what the database stores.
+func (t SessionToken) Hash() []byte {
+	sum := sha256.Sum256(t[:])
+	return sum[:]
+}
+
+// NewSessionToken makes a token that was never used.
+func NewSessionToken() (t SessionToken) {
+	rand.Read(t[:])
+	return t
+}
+
+// NewLoginState starts a login.
+func NewLoginState(provider, returnTo string, now time.Time) LoginState {
+	random := func() string {
+		var b [32]byte
+		rand.Read(b[:])
+		return base64url.EncodeToString(b[:])
+	}
+	return LoginState{State: random(), Nonce: random(), Verifier: random(), ReturnTo: returnTo, Provider: provider, Started: now.Unix()}
+}
+
+// Cookies reads and writes what the browser carries: the session token and the logins under way.
+//
+// On https all names carry the prefix __Host- (RFC 6265bis: Secure, Path=/, no Domain). A part of the name comes from public_url, since
+// every application on the host gets our cookies and two bridges on one host must not take each other's.
+type Cookies struct {
+	keys     []cookieKey // the first seals, all open
+	session  string
+	login    string // prefix of the names of login cookies
+	secure   bool
+	lifetime time.Duration
+	now      func() time.Time
+}
+
+type cookieKey struct {
+	aead cipher.AEAD
+	mac  []byte
+}
+
+// NewCookies derives the keys. Each purpose has a key of its own, so that no cookie can stand in for another (SC-11).
+func NewCookies(c *Config, now func() time.Time) (*Cookies, error) {
+	host := sha256.Sum256([]byte(c.PublicURL.String()))
+	prefix := "__Host-"
+	if c.InsecureDev && c.PublicURL.Scheme == "http" {
+		prefix = "" // Safari drops Secure cookies on loopback http
+	}
+	name := hex.EncodeToString(host[:4])
+	cookies := &Cookies{
+		session: prefix + "session-" + name, login: prefix + "ls-" + name + "-",
+		secure: prefix != "", lifetime: c.Session.Absolute, now: now,
+	}
+	for _, secret := range c.CookieKeys {
+		sealKey, err := hkdf.Key(sha256.New, []byte(secret.Reveal()), nil, "oidc-bridge login state 1", 32)
+		if err != nil {
+			return nil, err
+		}
+		macKey, err := hkdf.Key(sha256.New, []byte(secret.Reveal()), nil, "oidc-bridge session token 1", 32)
+		if err != nil {
+			return nil, err
+		}
+		block, err := aes.NewCipher(sealKey)
+		if err != nil {
+			return nil, err
+		}
+		aead, err := cipher.NewGCMWithRandomNonce(block)
+		if err != nil {
+			return nil, err
+		}
+		cookies.keys = append(cookies.keys, cookieKey{aead: aead, mac: macKey})
+	}
+	return cookies, nil
+}
+
+// PutLogin adds the login to those under way. The oldest are dropped when there are too many of them.
+func (c *Cookies) PutLogin(w http.ResponseWriter, r *http.Request, login LoginState) error {
+	type pending struct {
+		name    string
+		bytes   int
+		started int64
+	}
+	var others []pending
+	for _, cookie := range r.Cookies() {
+		if !strings.HasPrefix(cookie.Name, c.login) {
+			continue
+		}
+		if old, err := c.open(cookie.Name, cookie.Value); err != nil {
+			c.clear(w, cookie.Name)
+		} else {
+			others = append(others, pending{cookie.Name, len(cookie.Name) + len(cookie.Value), old.Started})
+		}
+	}
+	name := c.loginName(login.State)
+	value, err := c.seal(name, login)
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(others, func(a, b pending) int { return int(b.started - a.started) })
+	bytes := len(name) + len(value)
+	for i, p := range others {
+		if bytes += p.bytes; i+2 > maxPending || bytes > maxPendingBytes {
+			c.clear(w, p.name)
+		}
+	}
+	c.set(w, name, value, loginLife)
+	return nil
+}
+
+// TakeLogin returns the login that this browser started with the state at the provider, and clears its cookie. A state that this browser
+// does not hold clears nothing.
+func (c *Cookies) TakeLogin(w http.ResponseWriter, r *http.Request, provider, state string) (LoginState, error) {
+	if state == "" || len(state) > 128 {
+		return LoginState{}, fmt.Errorf("%w: state missing or oversized", ErrLoginState)
+	}
+	name := c.loginName(state)
+	found := r.CookiesNamed(name)
+	if len(found) != 1 {
+		return LoginState{}, fmt.Errorf("%w: %d cookies for this state", ErrLoginState, len(found))
+	}
+	login, err := c.open(name, found[0].Value)
+	if err != nil {
+		return LoginState{}, err
+	}
+	if subtle.ConstantTimeCompare([]byte(login.State), []byte(state)) != 1 || login.State == "" {
+		return LoginState{}, fmt.Errorf("%w: another state in the cookie", ErrLoginState)
+	}
+	if login.Provider != provider {
+		return LoginState{}, fmt.Errorf("%w: started at provider %s", ErrLoginState, login.Provider)
+	}
+	c.clear(w, name)
+	return login, nil
+}
+
+func (c *Cookies) loginName(state string) string {
+	sum := sha256.Sum256([]byte(state))
+	return c.login + hex.EncodeToString(sum[:4])
+}
+
+func (c *Cookies) seal(name string, login LoginState) (string, error) {
+	plain, err := json.Marshal(login)
+	if err != nil {
+		return "", err
+	}
+	return base64url.EncodeToString(c.keys[0].aead.Seal(nil, nil, plain, []byte(name))), nil
+}
+
+// open returns the login state sealed under the cookie's name, unless it is too old.
+func (c *Cookies) open(name, value string) (LoginState, error) {
+	sealed, err := base64url.DecodeString(value)
+	if err != nil {
+		return LoginState{}, fmt.Errorf("%w: not base64url", ErrLoginState)
+	}
+	for _, key := range c.keys {
+		plain, err := key.aead.Open(nil, nil, sealed, []byte(name))
+		if err != nil {
+			continue
+		}
+		var login LoginState
+		if err := json.Unmarshal(plain, &login); err != nil {
+			return LoginState{}, fmt.Errorf("%w: %v", ErrLoginState, err)
+		}
+		age := c.now().Sub(time.Unix(login.Started, 0))
+		if age > loginLife || age < -clockSkew {
+			return LoginState{}, fmt.Errorf("%w: started %s ago", ErrLoginExpired, age.Round(time.Second))
+		}
+		return login, nil
+	}
+	return LoginState{}, fmt.Errorf("%w: sealed by none of our keys", ErrLoginState)
+}
+
+// PutSession gives the browser its session token.
+func (c *Cookies) PutSession(w http.ResponseWriter, token SessionToken) {
+	mac := sessionMAC(c.keys[0].mac, token[:])
+	c.set(w, c.session, base64url.EncodeToString(append(token[:], mac...)), c.lifetime)
+}
+
+// Session returns the session token of the request. A cookie that none of our keys made is none, and neither are two of our name: somebody
+// planted one of them (SC-03). So only tokens that we made reach the database.
+func (c *Cookies) Session(r *http.Request) (SessionToken, bool) {
+	found := r.CookiesNamed(c.session)
+	if len(found) != 1 || len(found[0].Value) != base64url.EncodedLen(sessionBytes+macBytes) {
+		return SessionToken{}, false
+	}
+	value, err := base64url.DecodeString(found[0].Value)
+	if err != nil {
+		return SessionToken{}, false
+	}
+	for _, key := range c.keys {
+		if hmac.Equal(value[sessionBytes:], sessionMAC(key.mac, value[:sessionBytes])) {
+			return SessionToken(value[:sessionBytes]), true
+		}
+	}
+	return SessionToken{}, false
+}
+
+// ClearSession takes the session token out of the browser.
+func (c *Cookies) ClearSession(w http.ResponseWriter) { c.clear(w, c.session) }
+
+func sessionMAC(key, token []byte) []byte {
+	h := hmac.New(sha256.New, key)
+	h.Write(token)
+	return h.Sum(nil)[:macBytes]
+}
+
+func (c *Cookies) set(w http.ResponseWriter, name, value string, life time.Duration) {
+	http.SetCookie(w, &http.Cookie{
+		Name: name, Value: value, Path: "/", MaxAge: int(life / time.Second), Secure: c.secure, HttpOnly: true, SameSite: http.SameSiteLaxMode,
+	})
+}
+
+func (c *Cookies) clear(w http.ResponseWriter, name string) {
+	http.SetCookie(w, &http.Cookie{
+		Name: name, Path: "/", MaxAge: -1, Secure: c.secure, HttpOnly: true, SameSite: http.SameSiteLaxMode,
+	})
+}
+
+// returnTo returns where a login goes back to: a path on our host, or a URL on one of the allowed origins. What is anything else, in any
+// browser's reading, becomes "/" (RD-01 to RD-04). The rules look at bytes, because URL parsers disagree about what follows a slash.
+func returnTo(c *Config, target string) string {
+	const fallback = "/"
+	if target == "" || len(target) > maxReturnTo {
+		return fallback
+	}
+	path := target
+	for _, origin := range c.AllowedOrigins {
+		if rest, ok := strings.CutPrefix(target, origin); ok && strings.HasPrefix(rest, "/") {
+			path = rest
+		}
+	}
+	if path[0] != '/' || strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`\"<>^{|}`+"`", r) }) {
+		return fallback
+	}
+	raw, _, _ := strings.Cut(path, "?")
+	raw, _, _ = strings.Cut(raw, "#")
+	decoded, err := url.PathUnescape(raw)
+	if err != nil || !isPlainPath(raw) || !isPlainPath(decoded) {
+		return fallback
+	}
+	if path == target && isOwnEndpoint(c, decoded) {
+		return fallback
+	}
+	return target
+}
+
+// isPlainPath refuses everything that some parser shortens, splits or takes for a host.
+func isPlainPath(path string) bool {
+	if strings.Contains(path, "//") || strings.ContainsFunc(path, func(r rune) bool { return r < ' ' || r == '\\' || r == 0x7f }) {
+		return false
+	}
+	for segment := range strings.SplitSeq(path, "/") {
+		if segment == "." || segment == ".." {
+			return false
+		}
+	}
+	return true
+}
+
+// isOwnEndpoint keeps a login from returning to a page that would start or end one.
+func isOwnEndpoint(c *Config, path string) bool {
+	own, below := strings.CutPrefix(strings.ToLower(path), strings.ToLower(c.PublicURL.Path)+"/")
+	if !below {
+		return false
+	}
+	first, _, _ := strings.Cut(own, "/")
+	return slices.Contains([]string{"login", "callback", "logout", "api_token", "me", "auth", "token", "backchannel-logout"}, first)
+}

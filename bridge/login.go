@@ -1,0 +1,151 @@
+package bridge
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/oidc-bridge/oidc-bridge/mapping"
+)
+
+// handleChooser is GET /login: the list of providers, or straight on when there is one.
+func handleChooser(c *Config, providers []*Provider, pages *Pages) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		target := returnTo(c, r.URL.Query().Get("return_to"))
+		if len(providers) == 1 {
+			http.Redirect(w, r, pages.path("/login/"+providers[0].ID)+"?return_to="+url.QueryEscape(target), http.StatusSeeOther)
+			return nil
+		}
+		return pages.chooser(w, providers, target)
+	}
+}
+
+// handleLogin is GET /login/{provider}: it seals a new login state into a cookie and sends the browser to the provider. It reaches no
+// database, so that nobody can fill one by starting logins (AR-06).
+func handleLogin(c *Config, providers []*Provider, cookies *Cookies, now func() time.Time) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		provider, err := findProvider(providers, chi.URLParam(r, "provider"))
+		if err != nil {
+			return err
+		}
+		if !isNavigation(r) {
+			return fmt.Errorf("%w: a login starts by going to its address", ErrCrossSite)
+		}
+		login := NewLoginState(provider.ID, returnTo(c, r.URL.Query().Get("return_to")), now())
+		target, err := provider.AuthorizationURL(r.Context(), login)
+		if err != nil {
+			return err
+		}
+		if err := cookies.PutLogin(w, r, login); err != nil {
+			return err
+		}
+		http.Redirect(w, r, target, http.StatusFound)
+		return nil
+	}
+}
+
+// handleCallback is GET /callback/{provider}: the browser comes back from the provider (OpenID Connect Core 3.1.2.5).
+//
+// The login state is compared before anything else happens, and its cookie is cleared on every answer. Then the code is redeemed, the
+// identity verified, the rules asked, and the login written: in this order, each step only after the one before it.
+func handleCallback(providers []*Provider, rules *mapping.Rules, store *Store, cookies *Cookies, m *Metrics, life time.Duration, now func() time.Time) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		provider, err := findProvider(providers, chi.URLParam(r, "provider"))
+		if err != nil {
+			return err
+		}
+		if r.Header.Get("Sec-Purpose") != "" {
+			return fmt.Errorf("%w: a prefetch", ErrMethodNotAllowed)
+		}
+		answer, err := authorizationResponse(r.URL.RawQuery)
+		if err != nil {
+			return err
+		}
+		login, err := cookies.TakeLogin(w, r, provider.ID, answer.state)
+		if err != nil {
+			return err
+		}
+		if err := provider.checkResponse(r.Context(), answer); err != nil {
+			return err
+		}
+		identity, err := provider.Exchange(r.Context(), rules, login, answer.code)
+		if err != nil {
+			return err
+		}
+		claims := rules.Capture(provider.ID, identity.Tokens)
+		decision := rules.Decide(mapping.Input{Provider: provider.ID, Claims: claims, Now: now()})
+		ref := newRef()
+		if outcome := decision.Outcome(); outcome != mapping.Granted && outcome != mapping.FromRow {
+			if err := store.Refuse(r.Context(), Refusal{
+				Ref: ref, Provider: provider.ID, Identity: identity, Decision: decision, RulesHash: rules.Hash(),
+			}); err != nil {
+				return err
+			}
+			return refusal{message: decision.Message(), ref: ref, reason: decision.Reason()}
+		}
+		state := sha256.Sum256([]byte(login.State))
+		token := NewSessionToken()
+		in := SignIn{
+			StateHash: state[:], Provider: provider.ID, Identity: identity, Claims: claims, Columns: rules.Columns(provider.ID, claims),
+			Decision: decision, RulesHash: rules.Hash(), Ref: ref,
+			Token: token, Expires: now().Add(life),
+		}
+		if old, had := cookies.Session(r); had {
+			in.Replaces = old.Hash()
+		}
+		signedIn, err := store.SignIn(r.Context(), in)
+		switch {
+		case err != nil:
+			return err
+		case signedIn.Disabled:
+			return refusal{cause: ErrDisabled, ref: ref, reason: "user is disabled"}
+		case signedIn.Refused != "":
+			return refusal{message: signedIn.Refused, ref: ref, reason: "refused by users.hook"}
+		case !signedIn.Session:
+			return refusal{ref: ref, reason: "the rule does not allow the role in the users row"}
+		}
+		m.logins.WithLabelValues(provider.ID).Inc()
+		cookies.PutSession(w, token)
+		http.Redirect(w, r, login.ReturnTo, http.StatusSeeOther)
+		return nil
+	}
+}
+
+func findProvider(providers []*Provider, id string) (*Provider, error) {
+	for _, p := range providers {
+		if p.ID == id {
+			return p, nil
+		}
+	}
+	return nil, ErrUnknownProvider
+}
+
+// authorization is the provider's answer to the authorization request, as the browser brings it.
+type authorization struct {
+	code, state, failure, iss string
+}
+
+// authorizationResponse reads the query of a callback. Every parameter that we act on may stand there once; a code beside an error is no
+// answer at all (CB-06).
+func authorizationResponse(rawQuery string) (authorization, error) {
+	query, err := url.ParseQuery(rawQuery)
+	if err != nil {
+		return authorization{}, fmt.Errorf("%w: query", ErrCallback)
+	}
+	var a authorization
+	for name, to := range map[string]*string{"code": &a.code, "state": &a.state, "error": &a.failure, "iss": &a.iss} {
+		if values := query[name]; len(values) > 1 {
+			return authorization{}, fmt.Errorf("%w: parameter %s twice", ErrCallback, name)
+		} else if len(values) == 1 {
+			*to = values[0]
+		}
+	}
+	if (a.code == "") == (a.failure == "") {
+		return authorization{}, fmt.Errorf("%w: neither a code nor an error, or both", ErrCallback)
+	}
+	return a, nil
+}

@@ -1,0 +1,161 @@
+package bridge
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"regexp"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+)
+
+const (
+	requestIDHeader = "X-Request-Id"
+	maxBody         = 64 << 10 // bytes; the largest legitimate body is a logout token
+	maxURL          = 8 << 10  // bytes; codes and states of providers are long
+)
+
+var requestID = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
+
+// securityHeaders stand on every answer, errors included (HS-03). Pages add the hash of their style sheet to the policy.
+var securityHeaders = map[string]string{
+	"Content-Security-Policy":           "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+	"X-Content-Type-Options":            "nosniff",
+	"X-Frame-Options":                   "DENY",
+	"Referrer-Policy":                   "no-referrer",
+	"Cross-Origin-Opener-Policy":        "same-origin",
+	"Cross-Origin-Resource-Policy":      "same-origin",
+	"Permissions-Policy":                "interest-cohort=()",
+	"X-Permitted-Cross-Domain-Policies": "none",
+	"Cache-Control":                     "no-store",
+}
+
+// edge is what every request passes, outermost first: headers, request id, size limits, the log line, and the end of a panic.
+func edge(c *Config, log *slog.Logger, m *Metrics, errs errorWriter) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			for name, value := range securityHeaders {
+				w.Header().Set(name, value)
+			}
+			if c.PublicURL.Scheme == "https" {
+				w.Header().Set("Strict-Transport-Security", "max-age=31536000")
+			}
+			id := r.Header.Get(requestIDHeader)
+			if !requestID.MatchString(id) {
+				id = newRef()
+			}
+			w.Header().Set(requestIDHeader, id)
+
+			started := time.Now()
+			answer := &statusWriter{ResponseWriter: w}
+			defer func() {
+				if panicked := recover(); panicked != nil {
+					log.Error("panic", "request", id, "panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
+					if answer.status == 0 {
+						errs.page(func(http.ResponseWriter, *http.Request) error { return errInternal })(answer, r)
+					}
+				}
+				// Routes are few and fixed; the path is the browser's and goes into the log alone, without its query: codes are in there.
+				route := chi.RouteContext(r.Context()).RoutePattern()
+				if route == "" {
+					route = "none"
+				}
+				took := time.Since(started)
+				m.request(route, r.Method, answer.status, took)
+				log.Debug("request", "request", id, "method", r.Method, "path", oneLine(r.URL.Path), "status", answer.status, "took", took,
+					"peer", r.RemoteAddr)
+			}()
+			if len(r.URL.String()) > maxURL {
+				answer.WriteHeader(http.StatusRequestURITooLong)
+				return
+			}
+			r.Body = http.MaxBytesReader(answer, r.Body, maxBody)
+			next.ServeHTTP(answer, r)
+		})
+	}
+}
+
+// statusWriter remembers the status for the log and the metrics.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusWriter) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *statusWriter) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// origin of our own pages, as browsers write it into Origin.
+func origin(publicURL *url.URL) string { return publicURL.Scheme + "://" + publicURL.Host }
+
+// isNavigation reports whether a person goes to this address, from wherever: a link in a mail and a bookmark may start a login. Frames,
+// images, prefetches and requests of scripts may not (AR-05). A request without Fetch Metadata and Origin comes from a program.
+func isNavigation(r *http.Request) bool {
+	if r.Header.Get("Sec-Purpose") != "" || r.Header.Get("Purpose") == "prefetch" {
+		return false
+	}
+	if r.Header.Get("Sec-Fetch-Site") == "" {
+		return r.Header.Get("Origin") == ""
+	}
+	return r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
+}
+
+// isSameOriginPost reports whether one of our own pages sent the form. Browsers say so in Sec-Fetch-Site, older ones in Origin; a POST with
+// neither proves nothing and is refused.
+func isSameOriginPost(r *http.Request, own string) bool {
+	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" {
+		return false
+	}
+	if from := r.Header.Get("Origin"); from != "" {
+		return from == own
+	}
+	return r.Header.Get("Sec-Fetch-Site") == "same-origin"
+}
+
+// isScriptRead reports whether the request may read an answer that belongs to the person: our own pages and the allowed origins may, and so
+// may programs. Whatever another site embeds may not (TK-02, TK-03).
+func isScriptRead(r *http.Request, own string, allowed []string) bool {
+	from := r.Header.Get("Origin")
+	if from != "" && from != own && !slices.Contains(allowed, from) {
+		return false
+	}
+	if dest := r.Header.Get("Sec-Fetch-Dest"); dest != "" && dest != "empty" {
+		return false
+	}
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "", "same-origin", "none":
+		return true
+	default:
+		return from != "" && slices.Contains(allowed, from)
+	}
+}
+
+// methodNotAllowed and notFound answer what the route table does not have: pages to people, JSON to programs.
+func (e errorWriter) unknown(cause error) http.HandlerFunc {
+	page, api := e.page(func(http.ResponseWriter, *http.Request) error { return cause }), e.api(func(http.ResponseWriter, *http.Request) error { return cause })
+	return func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.Header.Get("Accept"), "text/html") {
+			page(w, r)
+		} else {
+			api(w, r)
+		}
+	}
+}

@@ -1,0 +1,114 @@
+package bridge
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/base64"
+	"fmt"
+	"html/template"
+	"net/http"
+	"net/url"
+	"strings"
+	"unicode/utf8"
+)
+
+//go:embed pages
+var pageFiles embed.FS
+
+// Pages are what people see. They need no script, and their one style sheet is part of the page, allowed by its hash alone.
+type Pages struct {
+	publicURL *url.URL
+	templates map[string]*template.Template
+	style     template.CSS
+	policy    string
+}
+
+// pageData is what the templates may use; each uses what it needs.
+type pageData struct {
+	Title    string
+	Host     string
+	Style    template.CSS
+	Text     string
+	Ref      string
+	Login    string
+	ReturnTo string
+	Action   string
+	Choices  []choice
+}
+
+type choice struct{ Name, Initial, URL string }
+
+// NewPages parses the templates.
+func NewPages(c *Config) (*Pages, error) {
+	style, err := pageFiles.ReadFile("pages/style.css")
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(style)
+	p := &Pages{
+		publicURL: c.PublicURL,
+		templates: map[string]*template.Template{},
+		style:     template.CSS(style),
+		policy: fmt.Sprintf("default-src 'none'; style-src 'sha256-%s'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+			base64.StdEncoding.EncodeToString(sum[:])),
+	}
+	for _, name := range []string{"chooser", "error", "logout", "loggedout"} {
+		t, err := template.New(name+".html").ParseFS(pageFiles, "pages/page.html", "pages/"+name+".html")
+		if err != nil {
+			return nil, err
+		}
+		p.templates[name] = t
+	}
+	return p, nil
+}
+
+func (p *Pages) write(w http.ResponseWriter, status int, name string, data pageData) error {
+	data.Host, data.Style = p.publicURL.Host, p.style
+	var page bytes.Buffer
+	if err := p.templates[name].Execute(&page, data); err != nil {
+		return fmt.Errorf("page %s: %w", name, err)
+	}
+	w.Header().Set("Content-Security-Policy", p.policy)
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = page.WriteTo(w) // fails when the browser has gone
+	return nil
+}
+
+// path is the address of one of our own routes, as a page links to it.
+func (p *Pages) path(route string) string { return p.publicURL.Path + route }
+
+func (p *Pages) chooser(w http.ResponseWriter, providers []*Provider, returnTo string) error {
+	data := pageData{Title: "Log in"}
+	for _, provider := range providers {
+		initial, _ := utf8.DecodeRuneInString(provider.Name)
+		data.Choices = append(data.Choices, choice{
+			Name: provider.Name, Initial: strings.ToUpper(string(initial)),
+			URL: p.path("/login/"+provider.ID) + "?return_to=" + url.QueryEscape(returnTo),
+		})
+	}
+	return p.write(w, http.StatusOK, "chooser", data)
+}
+
+func (p *Pages) error(w http.ResponseWriter, public publicError, ref string) {
+	data := pageData{Title: public.title, Text: public.text, Ref: ref}
+	if public.again {
+		data.Login = p.path("/login")
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	if public.status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "5")
+	}
+	if err := p.write(w, public.status, "error", data); err != nil {
+		http.Error(w, public.title, public.status)
+	}
+}
+
+func (p *Pages) confirmLogout(w http.ResponseWriter, returnTo string) error {
+	return p.write(w, http.StatusOK, "logout", pageData{Title: "Log out?", Action: p.path("/logout"), ReturnTo: returnTo})
+}
+
+func (p *Pages) loggedOut(w http.ResponseWriter, returnTo string) error {
+	return p.write(w, http.StatusOK, "loggedout", pageData{Title: "You are logged out", ReturnTo: returnTo, Login: p.path("/login")})
+}

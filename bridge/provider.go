@@ -1,0 +1,304 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"golang.org/x/oauth2"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/oidc-bridge/oidc-bridge/mapping"
+)
+
+const (
+	discoveryMaxAge   = time.Hour       // after which metadata is fetched anew; the old goes on while that fails
+	discoveryCooldown = 2 * time.Second // between attempts, while there is no metadata
+)
+
+// A Provider is an OpenID provider, seen from its relying party: one connection of config.yaml. It is safe for concurrent use; its
+// configuration never changes, what it learned from discovery is replaced as a whole.
+type Provider struct {
+	ProviderConfig
+	redirectURI string
+	client      *http.Client
+	verifier    verifier
+	insecureDev bool
+	now         func() time.Time
+	flight      singleflight.Group
+
+	mu       sync.Mutex
+	metadata *metadata // nil until discovery succeeded
+	tried    time.Time
+	failure  error // of the last attempt
+}
+
+// metadata is what the bridge uses of a discovery document (OpenID Connect Discovery 1.0 section 3).
+type metadata struct {
+	authorizationEndpoint string
+	tokenEndpoint         string
+	userinfoEndpoint      string // "" when the provider has none
+	jwksURI               string
+	issParameter          bool // RFC 9207: authorization responses carry iss
+	warnings              []string
+	fetched               time.Time
+}
+
+// An Identity is who the provider says the person is: the claim sets of a verified ID token and what came with it.
+type Identity struct {
+	Issuer  string // the configured one
+	Subject string
+	SID     string // the provider's session, for logout; "" without
+	Tokens  mapping.Tokens
+}
+
+// NewProvider makes the connection. It reaches for the provider on first use only, so that the bridge starts while a provider is down.
+func NewProvider(c *Config, p ProviderConfig, now func() time.Time) (*Provider, error) {
+	client, err := newOutbound(p, c.InsecureDev)
+	if err != nil {
+		return nil, err
+	}
+	alg := jose.SignatureAlgorithm(p.Alg)
+	return &Provider{
+		ProviderConfig: p,
+		redirectURI:    c.PublicURL.String() + "/callback/" + p.ID,
+		client:         client,
+		verifier: verifier{
+			issuer: p.Issuer, clientID: p.ClientID, alg: alg, now: now,
+			keys: &keySet{client: client, alg: alg, now: now},
+		},
+		insecureDev: c.InsecureDev,
+		now:         now,
+	}, nil
+}
+
+// Discover returns the provider's metadata. It asks the provider when there is none yet or it is an hour old; the last good one goes on
+// while that fails. A provider that was never reached is ErrProviderDown, and is tried again at the next call.
+func (p *Provider) Discover(ctx context.Context) (*metadata, error) {
+	p.mu.Lock()
+	known, failure := p.metadata, p.failure
+	fresh := known != nil && p.now().Sub(known.fetched) < discoveryMaxAge
+	resting := p.now().Sub(p.tried) < discoveryCooldown
+	p.mu.Unlock()
+	switch {
+	case fresh, known != nil && resting:
+		return known, nil
+	case resting && failure != nil:
+		return nil, failure
+	}
+	_, err, _ := p.flight.Do("", func() (any, error) {
+		found, err := p.fetchMetadata(context.WithoutCancel(ctx))
+		if err != nil {
+			err = fmt.Errorf("%w: discovery of %s: %w", ErrProviderDown, p.ID, err)
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.tried, p.failure = p.now(), err
+		if err == nil {
+			p.metadata = found
+		}
+		return nil, err
+	})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.metadata == nil {
+		return nil, err
+	}
+	return p.metadata, nil
+}
+
+func (p *Provider) fetchMetadata(ctx context.Context) (*metadata, error) {
+	document, err := getJSON(ctx, p.client, strings.TrimSuffix(p.Issuer, "/")+"/.well-known/openid-configuration", "")
+	if err != nil {
+		return nil, err
+	}
+	if issuer, _ := document["issuer"].(string); issuer != p.Issuer {
+		return nil, fmt.Errorf("the document is of issuer %.200q, config.yaml says %q: they must be equal, character by character", issuer, p.Issuer)
+	}
+	m := &metadata{fetched: p.now()}
+	for _, endpoint := range []struct {
+		name     string
+		required bool
+		to       *string
+	}{
+		{"authorization_endpoint", true, &m.authorizationEndpoint},
+		{"token_endpoint", true, &m.tokenEndpoint},
+		{"jwks_uri", true, &m.jwksURI},
+		{"userinfo_endpoint", false, &m.userinfoEndpoint},
+	} {
+		value, present := document[endpoint.name]
+		text, _ := value.(string)
+		if !present && !endpoint.required {
+			continue
+		}
+		if err := p.checkEndpoint(text); err != nil {
+			return nil, fmt.Errorf("%s: %w", endpoint.name, err)
+		}
+		*endpoint.to = text
+	}
+	m.issParameter, _ = document["authorization_response_iss_parameter_supported"].(bool)
+	if methods, ok := document["code_challenge_methods_supported"].([]any); ok && !slices.Contains(methods, any("S256")) {
+		m.warnings = append(m.warnings, "it does not list S256 among its PKCE methods; S256 is sent all the same")
+	}
+	if algs, ok := document["id_token_signing_alg_values_supported"].([]any); ok && !slices.Contains(algs, any(p.Alg)) {
+		m.warnings = append(m.warnings, fmt.Sprintf("it does not sign with %s: set `alg` to one of %v", p.Alg, algs))
+	}
+	return m, nil
+}
+
+// checkEndpoint holds an endpoint to https, with nothing in it that leads elsewhere (JD-03).
+func (p *Provider) checkEndpoint(text string) error {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.Host == "" || u.Opaque != "":
+		return fmt.Errorf("%.200q is not a URL", text)
+	case u.User != nil || u.Fragment != "":
+		return errors.New("a URL with user or fragment")
+	case u.Scheme == "https" || u.Scheme == "http" && p.insecureDev && isLoopback(u):
+		return nil
+	}
+	return fmt.Errorf("%.200q is not https", text)
+}
+
+// AuthorizationURL is where the browser goes to log in (OpenID Connect Core 3.1.2.1). Everything in it comes from the configuration and the
+// login state, nothing from the request (AR-03).
+func (p *Provider) AuthorizationURL(ctx context.Context, login LoginState) (string, error) {
+	m, err := p.Discover(ctx)
+	if err != nil {
+		return "", err
+	}
+	options := []oauth2.AuthCodeOption{
+		oauth2.SetAuthURLParam("nonce", login.Nonce), oauth2.S256ChallengeOption(login.Verifier),
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.AuthorizeParams)) {
+		options = append(options, oauth2.SetAuthURLParam(name, p.AuthorizeParams[name]))
+	}
+	return p.oauth2(m).AuthCodeURL(login.State, options...), nil
+}
+
+// Exchange redeems the code and verifies everything that comes back, in this order: token response, ID token, access token where the rules
+// read it, UserInfo where they miss a claim. On any doubt there is no identity.
+func (p *Provider) Exchange(ctx context.Context, rules *mapping.Rules, login LoginState, code string) (Identity, error) {
+	m, err := p.Discover(ctx)
+	if err != nil {
+		return Identity{}, err
+	}
+	started := time.Unix(login.Started, 0)
+	token, err := p.oauth2(m).Exchange(context.WithValue(ctx, oauth2.HTTPClient, p.client), code, oauth2.VerifierOption(login.Verifier))
+	if err != nil {
+		return Identity{}, tokenError(err)
+	}
+	raw, _ := token.Extra("id_token").(string)
+	if raw == "" || token.AccessToken == "" || !strings.EqualFold(token.TokenType, "Bearer") {
+		return Identity{}, fmt.Errorf("%w: no ID token, or no Bearer access token, in the token response", ErrProviderAnswer)
+	}
+	idToken, err := p.verifier.idToken(ctx, m.jwksURI, raw, expectation{login.Nonce, token.AccessToken, started})
+	if err != nil {
+		return Identity{}, answerError("ID token", err)
+	}
+	identity := Identity{Issuer: p.Issuer, Subject: idToken["sub"].(string), Tokens: mapping.Tokens{IDToken: idToken}}
+	identity.SID, _ = idToken["sid"].(string)
+	// An opaque access token has no claims: those that would be in it are absent.
+	if rules.NeedsAccessToken(p.ID) && strings.Count(token.AccessToken, ".") == 2 {
+		identity.Tokens.AccessToken, err = p.verifier.accessToken(ctx, m.jwksURI, token.AccessToken, identity.Subject, started)
+		if err != nil {
+			return Identity{}, answerError("access token", err)
+		}
+	}
+	if p.UserInfo == "always" || p.UserInfo == "auto" && rules.NeedsUserInfo(p.ID, identity.Tokens) {
+		if identity.Tokens.UserInfo, err = p.userInfo(ctx, m, token.AccessToken, identity.Subject); err != nil {
+			return Identity{}, err
+		}
+	}
+	return identity, nil
+}
+
+// userInfo fetches the claims of the UserInfo endpoint, which must be about the subject of the ID token (OpenID Connect Core 5.3.2).
+// A provider without the endpoint has none.
+func (p *Provider) userInfo(ctx context.Context, m *metadata, accessToken, subject string) (map[string]any, error) {
+	if m.userinfoEndpoint == "" {
+		return nil, nil
+	}
+	claims, err := getJSON(ctx, p.client, m.userinfoEndpoint, accessToken)
+	if err != nil {
+		return nil, fmt.Errorf("%w: UserInfo: %w", ErrProviderAnswer, err)
+	}
+	if sub, _ := claims["sub"].(string); sub != subject {
+		return nil, fmt.Errorf("%w: %w: sub is not the ID token's", ErrProviderAnswer, faultUserInfo)
+	}
+	return claims, nil
+}
+
+func (p *Provider) oauth2(m *metadata) *oauth2.Config {
+	style := oauth2.AuthStyleInHeader
+	if p.AuthMethod == "client_secret_post" {
+		style = oauth2.AuthStyleInParams
+	}
+	return &oauth2.Config{
+		ClientID: p.ClientID, ClientSecret: p.ClientSecret.Reveal(), RedirectURL: p.redirectURI, Scopes: p.Scopes,
+		Endpoint: oauth2.Endpoint{AuthURL: m.authorizationEndpoint, TokenURL: m.tokenEndpoint, AuthStyle: style},
+	}
+}
+
+// tokenError sorts the failures of a token request. The provider's error code is told to the log, its text only in quotes and cut short;
+// the response itself is not: it may hold tokens.
+func tokenError(err error) error {
+	var failed *oauth2.RetrieveError
+	if !errors.As(err, &failed) {
+		var timeout interface{ Timeout() bool }
+		if errors.As(err, &timeout) {
+			return fmt.Errorf("%w: token request: %w", ErrProviderDown, err)
+		}
+		return fmt.Errorf("%w: token request failed: %T", ErrProviderAnswer, err)
+	}
+	status := 0
+	if failed.Response != nil {
+		status = failed.Response.StatusCode
+	}
+	detail := fmt.Sprintf("token endpoint: status %d, error %.64q, description %.200q", status, failed.ErrorCode, failed.ErrorDescription)
+	switch {
+	case failed.ErrorCode == "invalid_client" || failed.ErrorCode == "unauthorized_client":
+		return fmt.Errorf("%w: %s: client_id, client_secret or auth_method of config.yaml do not fit the provider", ErrProviderAnswer, detail)
+	case failed.ErrorCode == "invalid_grant":
+		return fmt.Errorf("%w: %s", ErrCodeRefused, detail)
+	case status >= 500 || status == http.StatusTooManyRequests:
+		return fmt.Errorf("%w: %s", ErrProviderDown, detail)
+	}
+	return fmt.Errorf("%w: %s", ErrProviderAnswer, detail)
+}
+
+func answerError(what string, err error) error {
+	if errors.Is(err, ErrProviderDown) {
+		return err
+	}
+	return fmt.Errorf("%w: %s: %w", ErrProviderAnswer, what, err)
+}
+
+// checkResponse looks at what else came with the code: the issuer, where the provider sends it (RFC 9207 section 2.4), and its error.
+func (p *Provider) checkResponse(ctx context.Context, answer authorization) error {
+	m, err := p.Discover(ctx)
+	if err != nil {
+		return err
+	}
+	if answer.iss != p.Issuer && (answer.iss != "" || m.issParameter) {
+		return fmt.Errorf("%w: iss %.200q is not the issuer of %s", ErrCallback, answer.iss, p.ID)
+	}
+	switch answer.failure {
+	case "":
+		return nil
+	case "access_denied":
+		return ErrCancelled
+	case "temporarily_unavailable", "server_error":
+		return fmt.Errorf("%w: error %q", ErrProviderDown, answer.failure)
+	default:
+		return fmt.Errorf("%w: error %.64q", ErrAuthorization, answer.failure)
+	}
+}

@@ -1,0 +1,152 @@
+package bridge
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/oidc-bridge/oidc-bridge/mapping"
+)
+
+// handleToken is GET /api_token: a token for PostgREST from the session's claims and the rules of this moment (product.md has the contract).
+func handleToken(sessions sessionReader, signer *Signer, m *Metrics, now func() time.Time) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		session, decision, err := sessions.decided(w, r)
+		if err != nil {
+			return err
+		}
+		token, err := signer.Sign(session, decision)
+		if err != nil {
+			return err
+		}
+		left := token.Expires.Sub(now())
+		if left < time.Second {
+			return ErrNoSession // it ends as we speak
+		}
+		m.tokens.Inc()
+		w.Header().Set("Cache-Control", fmt.Sprintf("private, max-age=%d", max(0, int((left-cacheMargin)/time.Second))))
+		writeJSON(w, http.StatusOK, struct {
+			Token     string `json:"token"`
+			ExpiresIn int    `json:"expires_in"` // seconds from now, so that a wrong browser clock does not matter
+		}{token.JWT, int(left / time.Second)})
+		return nil
+	}
+}
+
+// handleMe is GET /me: who is logged in, for pages that want to show it.
+func handleMe(sessions sessionReader, signer *Signer) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		session, decision, err := sessions.decided(w, r)
+		if err != nil {
+			return err
+		}
+		role, _ := decision.Role()
+		writeJSON(w, http.StatusOK, struct {
+			UserID             string    `json:"user_id"`
+			Role               string    `json:"role"`
+			Provider           string    `json:"provider"`
+			SessionExpires     time.Time `json:"session_expires_at"`      // absolute end
+			SessionIdleExpires time.Time `json:"session_idle_expires_at"` // end if it is not used until then
+			TokenExpires       time.Time `json:"token_expires_at"`        // of a token fetched now
+		}{
+			session.UserID, role, session.Provider, session.Expires.UTC().Truncate(time.Second),
+			session.IdleExpires.UTC().Truncate(time.Second), signer.Expires(session, decision).UTC(),
+		})
+		return nil
+	}
+}
+
+// A sessionReader finds the session of a request and decides anew what it may do.
+type sessionReader struct {
+	config    *Config
+	providers []*Provider
+	rules     *mapping.Rules
+	store     *Store
+	cookies   *Cookies
+	log       *slog.Logger
+	now       func() time.Time
+}
+
+// decided returns the session of the request and the decision that the rules make on it now, which is always a grant. It is asked by
+// addresses that scripts fetch, so it refuses other sites first, and says who may read the answer.
+func (s sessionReader) decided(w http.ResponseWriter, r *http.Request) (Session, mapping.Decision, error) {
+	// The browser's cache holds the answer for the person with this cookie, and for nobody else (product.md, measured in Chromium).
+	w.Header().Set("Vary", "Cookie, Origin")
+	own := origin(s.config.PublicURL)
+	if !isScriptRead(r, own, s.config.AllowedOrigins) {
+		return Session{}, mapping.Decision{}, ErrCrossSite
+	}
+	if from := r.Header.Get("Origin"); slices.Contains(s.config.AllowedOrigins, from) {
+		w.Header().Set("Access-Control-Allow-Origin", from)
+		w.Header().Set("Access-Control-Allow-Credentials", "true")
+		w.Header().Set("Cross-Origin-Resource-Policy", "cross-origin")
+	}
+	token, found := s.cookies.Session(r)
+	if !found {
+		return Session{}, mapping.Decision{}, ErrNoSession
+	}
+	session, err := s.store.Session(r.Context(), token)
+	if err != nil {
+		return Session{}, mapping.Decision{}, err
+	}
+	// A session of a provider that was removed from the configuration, or is another one now, has ended (IL-12).
+	provider, err := findProvider(s.providers, session.Provider)
+	if err != nil || provider.Issuer != session.Issuer {
+		return Session{}, mapping.Decision{}, ErrNoSession
+	}
+	decision := s.rules.Decide(mapping.Input{Provider: session.Provider, Claims: session.Claims, Row: session.Row, Now: s.now()})
+	if err := s.record(r.Context(), session, decision); err != nil {
+		return Session{}, mapping.Decision{}, err
+	}
+	return session, decision, nil
+}
+
+// record keeps the session alive, writes down a decision that has changed, and turns one that is no grant into its error.
+func (s sessionReader) record(ctx context.Context, session Session, decision mapping.Decision) error {
+	role, granted := decision.Role()
+	decided := Decided{Role: role, Rule: decision.Rule()}
+	same := decided.Role == session.Decided.Role && decided.Rule == session.Decided.Rule
+	if !granted {
+		decided.Ref = session.Decided.Ref
+		if !same || decided.Ref == "" {
+			decided.Ref = newRef()
+		}
+	}
+	if !same {
+		if err := s.store.Redecide(ctx, session, decided, decision, s.rules.Hash()); err != nil {
+			return err
+		}
+	}
+	switch {
+	case granted:
+		// A token for a live session needs no write: a database that cannot be written to costs only the idle limit's extension (F-07).
+		if err := s.store.Touch(ctx, session); err != nil {
+			s.log.Warn("last use of a session was not written", "cause", err.Error())
+		}
+		return nil
+	case decision.Outcome() == mapping.LoginAgain:
+		return refusal{cause: ErrLoginAgain, ref: decided.Ref, reason: decision.Reason()}
+	default:
+		return refusal{message: decision.Message(), ref: decided.Ref, reason: decision.Reason()}
+	}
+}
+
+// handlePreflight is OPTIONS of the addresses above, for pages on the allowed origins (Fetch, section CORS protocol).
+func handlePreflight(c *Config) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		w.Header().Set("Vary", "Origin, Access-Control-Request-Method, Access-Control-Request-Headers")
+		from := r.Header.Get("Origin")
+		if !slices.Contains(c.AllowedOrigins, from) {
+			return ErrCrossSite
+		}
+		w.Header().Set("Access-Control-Allow-Origin", from)
+		w.Header().Set("Access-Control-Allow-Credentials", "true")
+		w.Header().Set("Access-Control-Allow-Methods", http.MethodGet)
+		w.Header().Set("Access-Control-Max-Age", "600")
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
+}
