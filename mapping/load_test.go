@@ -2,6 +2,8 @@ package mapping
 
 import (
 	"os"
+	"regexp"
+	"slices"
 	"testing"
 )
 
@@ -30,4 +32,23 @@ func loadText(t testing.TB, name, text string) *Rules {
 // The file of the design page loads, and with it the tests that it carries pass.
 func TestDesignFileLoads(t *testing.T) {
 	load(t, "testdata/design.yaml")
+}
+
+// The example for operators loads, knows the providers of config.example.yaml, and shows every section and every key of the language.
+func TestExampleFile(t *testing.T) {
+	rules := load(t, "../rules.example.yaml")
+	if got := rules.Providers(); !slices.Equal(got, []string{"google", "corp"}) {
+		t.Errorf("providers %v", got)
+	}
+	text, err := os.ReadFile("../rules.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := append(slices.Clone(sections), claimOptions...)
+	shown = append(shown, "unless", "by", "to", "why", "ttl", "max_ttl", "until", "message", "row", "at", "refuse_if", "privileged", "authoritative_for", "client")
+	for _, key := range shown {
+		if !regexp.MustCompile(`\b` + key + `\b`).Match(text) {
+			t.Errorf("the example does not show %q", key)
+		}
+	}
 }
