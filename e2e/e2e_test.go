@@ -1,0 +1,146 @@
+// Package e2e proves the whole with real parts: the program oidc-bridge as it is shipped, oidc-provider from npm, PostgreSQL, and an
+// orders API: the stand-in for PostgREST, and PostgREST itself where there is one (POSTGREST_BIN, or postgrest on PATH).
+//
+// It runs on Linux and needs Node: npm ci in oidc-provider/ comes first, `make e2e` does both.
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/oidc-bridge/oidc-bridge/bridge/bridgetest"
+)
+
+// binary is the program under test.
+var binary string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "oidc-bridge-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	binary = filepath.Join(dir, "oidc-bridge")
+	build := exec.Command("go", "build", "-o", binary, "./cmd/oidc-bridge")
+	build.Dir = ".." // with the dependencies of the module that ships it, not with ours
+	build.Stdout, build.Stderr = os.Stderr, os.Stderr
+	if err := build.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "building oidc-bridge:", err)
+		os.RemoveAll(dir)
+		os.Exit(1)
+	}
+	bridgetest.Main(m, func() error { return os.RemoveAll(dir) })
+}
+
+func TestOrders(t *testing.T) {
+	s := openShop(t)
+	people := []struct{ name, role string }{{"ada", "admin"}, {"carl", "customer"}, {"cora", "customer"}}
+	visitors := map[string]*visitor{}
+	for _, p := range people {
+		v := s.visit(t)
+		v.wantNoSession()
+		v.login("basic", p.name)
+		v.wantAt("/orders")
+		v.wantRole(s.db.Role(p.role))
+		visitors[p.name] = v
+	}
+
+	// The same person, on another day, in another browser, through the other connection, is the same user.
+	for _, p := range people {
+		again := s.visit(t)
+		again.login("post", p.name)
+		again.wantAt("/orders")
+		if got, want := again.token().UserID, visitors[p.name].token().UserID; got != want {
+			t.Errorf("%s has user_id %s after the second login, %s after the first", p.name, got, want)
+		}
+	}
+
+	carl, cora := visitors["carl"].token().UserID, visitors["cora"].token().UserID
+	if carl == cora {
+		t.Fatalf("carl and cora share user_id %s", carl)
+	}
+	if err := s.db.Exec(t.Context(), fmt.Sprintf(`INSERT INTO private.orders (user_id, item)
+		VALUES (%[1]s, 'carl: apples'), (%[1]s, 'carl: bread'), (%[2]s, 'cora: coffee')`, carl, cora)); err != nil {
+		t.Fatal(err)
+	}
+	for name, api := range s.apis(t) {
+		t.Run(name, func(t *testing.T) {
+			visitors["ada"].on(t).wantOrders(api, "carl: apples", "carl: bread", "cora: coffee")
+			visitors["carl"].on(t).wantOrders(api, "carl: apples", "carl: bread")
+			visitors["cora"].on(t).wantOrders(api, "cora: coffee")
+			if got := s.visit(t).orders(api, ""); got.Status != http.StatusUnauthorized {
+				t.Errorf("orders without a token: status %d, want 401: %s", got.Status, got.Body)
+			}
+		})
+	}
+}
+
+// Somebody else at the same browser gets their own token, and a logout ends the session.
+func TestLogout(t *testing.T) {
+	s := openShop(t)
+	v := s.visit(t)
+	v.login("basic", "ada")
+	ada := v.token()
+
+	v.open(s.public + "/logout?return_to=/orders")
+	v.submit("Log out", nil)
+	if v.page.Status != http.StatusOK {
+		t.Errorf("logout: status %d: %s", v.page.Status, v.page.Text())
+	}
+	v.wantNoSession()
+
+	// She is still logged in at the provider; the logout there is her choice.
+	v.login("basic", "ada")
+	if again := v.token(); again.UserID != ada.UserID || again.SID == ada.SID {
+		t.Errorf("login after a logout: user_id %s and sid %s, want user_id %s and another sid than %s", again.UserID, again.SID, ada.UserID, ada.SID)
+	}
+}
+
+func TestRefused(t *testing.T) {
+	s := openShop(t)
+	for _, test := range []struct{ name, why string }{
+		{"uma", "her e-mail address is not verified"},
+		{"rob", "he has no group"},
+	} {
+		for _, connection := range []string{"basic", "post"} {
+			t.Run(test.name+" by "+connection, func(t *testing.T) {
+				v := s.visit(t)
+				v.login(connection, test.name)
+				v.wantRefusal(http.StatusForbidden, test.why)
+			})
+		}
+	}
+	t.Run("cancelled", func(t *testing.T) {
+		v := s.visit(t)
+		v.open(s.public + "/login/basic?return_to=/orders")
+		v.submit("Cancel", nil)
+		v.wantRefusal(http.StatusForbidden, "the person cancelled at the provider")
+	})
+}
+
+// The bridge starts without its provider, says so, and heals by itself.
+func TestProviderDown(t *testing.T) {
+	s := newShop(t)
+	s.migrate(t)
+	if said, code := run(t, s.command("check")); code != 0 || !strings.Contains(said, "provider basic") {
+		t.Errorf("check: exit code %d, want 0 and a warning about the provider:\n%s", code, said)
+	}
+	s.serve(t)
+	v := s.visit(t)
+	v.login("basic", "carl")
+	v.wantRefusal(http.StatusServiceUnavailable, "the provider is down")
+
+	s.startProvider(t).await(t, func() error {
+		if v.login("basic", "carl"); v.page.Status != http.StatusOK {
+			return fmt.Errorf("login: status %d", v.page.Status)
+		}
+		return nil
+	})
+	v.wantAt("/orders")
+	v.wantRole(s.db.Role("customer"))
+}
