@@ -126,7 +126,11 @@ func (r *Rules) Capture(provider string, t Tokens) Claims {
 func (c *claim) oneToken(t Tokens) Tokens {
 	alone := []Tokens{{IDToken: t.IDToken}, {UserInfo: t.UserInfo}, {AccessToken: t.AccessToken}}
 	for _, one := range alone {
-		if c.expression.finds(one) && c.verified.finds(one) {
+		if !c.expression.finds(one) {
+			continue
+		}
+		// A broken address is not passed over for a better one.
+		if _, isBroken := c.expression.read(one).(broken); isBroken || c.verified.finds(one) {
 			return one
 		}
 	}

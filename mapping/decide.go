@@ -133,34 +133,41 @@ func (r *Rules) decide(in Input, trace *Explanation) Decision {
 	if p == nil {
 		return Decision{reason: fmt.Sprintf("provider %q is not in the rules file", in.Provider)}
 	}
-	var space [24]value
-	values := space[:0]
+	// Room on the stack for what is usual.
+	var (
+		values [24]value
+		held   [16]uint64
+	)
+	f := facts{values: values[:], held: held[:]}
+	if len(p.needed) > len(values) || p.literals > 64*len(held) {
+		f = facts{values: make([]value, len(p.needed)), held: make([]uint64, p.literals/64+1)}
+	}
 	for _, c := range p.needed {
 		v := p.value(c, in.Claims)
 		if c.fold {
 			v = v.folded()
 		}
-		values = append(values, v)
+		f.learn(c, v)
 	}
 
 	d := Decision{provider: p, claims: in.Claims}
-	if c := p.missesRequired(values); c != nil {
-		return d.undecidable(fmt.Sprintf("claim %q is required", c.name), []*claim{c}, values)
+	if c := p.missesRequired(&f); c != nil {
+		return d.undecidable(fmt.Sprintf("claim %q is required", c.name), []*claim{c}, &f)
 	}
-	if d, refused := p.decideDeny(d, values, in.Now, trace); refused {
+	if d, refused := p.decideDeny(d, &f, in.Now, trace); refused {
 		return d
 	}
 	for _, rule := range p.rules {
 		step := trace.step("rule", rule)
-		matches, role := rule.evaluate(values, in.Now, step)
+		matches, role := rule.evaluate(&f, in.Now, step)
 		step.settle(matches)
 		switch matches {
 		case yes:
 			d.rule, d.reason, d.role, d.row, d.ttl, d.token = rule.name, rule.matched, role, rule.row, rule.ttl, rule.token
-			return d.grant(in.Row, values)
+			return d.grant(in.Row, &f)
 		case undecidable:
 			d.rule = rule.name
-			return d.undecidable(fmt.Sprintf("rule %q cannot be decided", rule.name), rule.claims(), values)
+			return d.undecidable(fmt.Sprintf("rule %q cannot be decided", rule.name), rule.claims(), &f)
 		}
 	}
 	if r.fallback == nil {
@@ -168,16 +175,16 @@ func (r *Rules) decide(in Input, trace *Explanation) Decision {
 		return d
 	}
 	d.rule, d.reason, d.role, d.token = "default", "no rule matched: the default", r.fallback, p.token
-	return d.grant(in.Row, values)
+	return d.grant(in.Row, &f)
 }
 
 // decideDeny runs every deny rule, since their order does not matter: a match goes before one that is undecidable, and among those one that
 // a new login may settle goes first.
-func (p *provider) decideDeny(d Decision, values []value, now time.Time, trace *Explanation) (_ Decision, refused bool) {
+func (p *provider) decideDeny(d Decision, f *facts, now time.Time, trace *Explanation) (_ Decision, refused bool) {
 	match, open := d, d
 	for _, rule := range p.deny {
 		step := trace.step("deny", rule)
-		matches, _ := rule.evaluate(values, now, step)
+		matches, _ := rule.evaluate(f, now, step)
 		step.settle(matches)
 		switch {
 		case matches == yes && match.reason == "":
@@ -185,7 +192,7 @@ func (p *provider) decideDeny(d Decision, values []value, now time.Time, trace *
 		case matches == undecidable && open.outcome != LoginAgain:
 			next := d
 			next.rule = rule.name
-			next = next.undecidable(fmt.Sprintf("deny %q cannot be decided", rule.name), rule.claims(), values)
+			next = next.undecidable(fmt.Sprintf("deny %q cannot be decided", rule.name), rule.claims(), f)
 			if open.reason == "" || next.outcome == LoginAgain {
 				open = next
 			}
@@ -198,10 +205,10 @@ func (p *provider) decideDeny(d Decision, values []value, now time.Time, trace *
 }
 
 // undecidable is the refusal because of claims that cannot be read; what names the line that needs them.
-func (d Decision) undecidable(what string, claims []*claim, values []value) Decision {
+func (d Decision) undecidable(what string, claims []*claim, f *facts) Decision {
 	d.outcome, d.reason = Refused, what
 	for _, c := range claims {
-		switch v := &values[c.slot]; v.state {
+		switch v := &f.values[c.slot]; v.state {
 		case stateNotCaptured:
 			d.outcome = LoginAgain
 			d.reason = fmt.Sprintf("%s: claim %q was not captured at this session's login", what, c.name)
@@ -218,10 +225,10 @@ func (d Decision) undecidable(what string, claims []*claim, values []value) Deci
 }
 
 // grant settles the role from the row, the lifetime, and that every extra claim of the token can be read.
-func (d Decision) grant(row Row, values []value) Decision {
+func (d Decision) grant(row Row, f *facts) Decision {
 	for i := range d.token {
-		if c := d.token[i].unreadable(values); c != nil {
-			return d.undecidable(fmt.Sprintf("token claim %q cannot be written", d.token[i].name), []*claim{c}, values).withoutRole()
+		if c := d.token[i].unreadable(f); c != nil {
+			return d.undecidable(fmt.Sprintf("token claim %q cannot be written", d.token[i].name), []*claim{c}, f).withoutRole()
 		}
 	}
 	if d.row != nil {
@@ -257,9 +264,9 @@ func (r *rowRole) pick(name string) *role {
 	return r.allow[i]
 }
 
-func (p *provider) missesRequired(values []value) *claim {
+func (p *provider) missesRequired(f *facts) *claim {
 	for _, c := range p.needed {
-		if c.required && values[c.slot].state != statePresent {
+		if c.required && f.values[c.slot].state != statePresent {
 			return c
 		}
 	}

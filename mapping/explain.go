@@ -49,9 +49,9 @@ func (s *Step) settle(result truth) {
 	}
 }
 
-func (s *Step) add(part string, c *condition, values []value, result truth) {
+func (s *Step) add(part string, c *condition, f *facts, result truth) {
 	if s != nil {
-		s.Lines = append(s.Lines, Line{Part: part, Text: c.text, Result: result.String(), Got: values[c.claim.slot].String()})
+		s.Lines = append(s.Lines, Line{Part: part, Text: c.text, Result: result.String(), Got: f.values[c.claim.slot].String()})
 	}
 }
 

@@ -50,19 +50,48 @@ const (
 	subdomain
 )
 
+// facts are the claims of one decision, read once.
+type facts struct {
+	values []value  // by the slots of the claims
+	held   []uint64 // bit i: the text with index i is (an element of) the value of the claim that is compared with it
+}
+
+// learn puts the value of a claim among the facts.
+func (f *facts) learn(c *claim, v value) {
+	f.values[c.slot] = v
+	switch {
+	case !v.known():
+	case v.list == nil:
+		f.hold(c, v.text)
+	default:
+		for _, element := range v.list {
+			f.hold(c, element)
+		}
+	}
+}
+
+func (f *facts) hold(c *claim, text string) {
+	if i, compared := c.literals[text]; compared {
+		f.held[i/64] |= 1 << (i % 64)
+	}
+}
+
+func (f *facts) holds(literal int) bool { return f.held[literal/64]&(1<<(literal%64)) != 0 }
+
 // A condition is one line under `when` or `unless`, or one line of a table.
 type condition struct {
 	claim      *claim
 	quantifier quantifier
 	comparison comparison
 	operands   []string // canonical, as values are
+	literals   []int    // for equal: the indexes of the operands
 	regexp     *regexp.Regexp
 	text       string // as explanations show it
 	line       int
 }
 
-func (c *condition) holds(values []value) truth {
-	v := &values[c.claim.slot]
+func (c *condition) holds(f *facts) truth {
+	v := &f.values[c.claim.slot]
 	switch {
 	case !v.decided():
 		return undecidable
@@ -71,7 +100,7 @@ func (c *condition) holds(values []value) truth {
 	case c.quantifier == missing:
 		return truthOf(v.state != statePresent || v.emptySet())
 	case v.known():
-		return truthOf(c.fits(v))
+		return truthOf(c.fits(f, v))
 	case c.quantifier == none:
 		return undecidable // E301 keeps such a file from loading; if it did load, absence would still grant nothing
 	default:
@@ -81,38 +110,31 @@ func (c *condition) holds(values []value) truth {
 
 func (v *value) emptySet() bool { return v.list != nil && len(v.list) == 0 }
 
-func (c *condition) fits(v *value) bool {
-	switch c.quantifier {
-	case some:
-		return c.fitsSome(v)
-	case none:
-		return !c.fitsSome(v)
-	default:
-		for _, operand := range c.operands {
-			if v.list == nil && v.text != operand || v.list != nil && !slices.Contains(v.list, operand) {
+func (c *condition) fits(f *facts, v *value) bool {
+	switch {
+	case c.quantifier == all:
+		for _, literal := range c.literals {
+			if !f.holds(literal) {
 				return false
 			}
 		}
 		return true
-	}
-}
-
-func (c *condition) fitsSome(v *value) bool {
-	if v.list == nil {
-		return c.fitsText(v.text)
-	}
-	for _, element := range v.list {
-		if c.fitsText(element) {
-			return true
+	case c.comparison == equal:
+		found := false
+		for _, literal := range c.literals {
+			found = found || f.holds(literal)
 		}
+		return found == (c.quantifier == some)
+	case v.list == nil:
+		return c.fitsText(v.text)
+	default:
+		return c.fitsList(v.list)
 	}
-	return false
 }
 
+// fitsText compares by pattern; only `some` has patterns.
 func (c *condition) fitsText(text string) bool {
 	switch c.comparison {
-	case equal:
-		return slices.Contains(c.operands, text)
 	case prefix:
 		return strings.HasPrefix(text, c.operands[0])
 	case subdomain:
@@ -120,6 +142,19 @@ func (c *condition) fitsText(text string) bool {
 	default:
 		return c.regexp.MatchString(text)
 	}
+}
+
+func (c *condition) fitsList(list []string) bool {
+	if c.comparison != prefix {
+		return slices.ContainsFunc(list, c.fitsText)
+	}
+	start := c.operands[0]
+	for _, text := range list {
+		if strings.HasPrefix(text, start) {
+			return true
+		}
+	}
+	return false
 }
 
 // A rule is a deny rule or a rule that gives a role.
@@ -154,7 +189,7 @@ type rowRole struct {
 
 // evaluate reports whether the rule matches, and the role if it names one. With a step it writes down every line; without, it stops at the
 // first line that settles the answer. Kleene's "and" makes both the same.
-func (r *rule) evaluate(values []value, now time.Time, step *Step) (truth, *role) {
+func (r *rule) evaluate(f *facts, now time.Time, step *Step) (truth, *role) {
 	result := yes
 	if !r.until.IsZero() {
 		result = notYet(now, r.until)
@@ -164,8 +199,8 @@ func (r *rule) evaluate(values []value, now time.Time, step *Step) (truth, *role
 		if result == no && step == nil {
 			return no, nil
 		}
-		holds := r.when[i].holds(values)
-		step.add("when", &r.when[i], values, holds)
+		holds := r.when[i].holds(f)
+		step.add("when", &r.when[i], f, holds)
 		result = result.and(holds)
 	}
 	for _, item := range r.unless {
@@ -174,8 +209,8 @@ func (r *rule) evaluate(values []value, now time.Time, step *Step) (truth, *role
 		}
 		blocked := yes
 		for i := range item {
-			holds := item[i].holds(values)
-			step.add("unless", &item[i], values, holds)
+			holds := item[i].holds(f)
+			step.add("unless", &item[i], f, holds)
 			blocked = blocked.and(holds)
 		}
 		result = result.and(blocked.not())
@@ -183,16 +218,16 @@ func (r *rule) evaluate(values []value, now time.Time, step *Step) (truth, *role
 	if r.table == nil || result == no && step == nil {
 		return result, r.role
 	}
-	holds, role := r.lookUp(values, step)
+	holds, role := r.lookUp(f, step)
 	return result.and(holds), role
 }
 
 // lookUp finds the first line of the table that the person has.
-func (r *rule) lookUp(values []value, step *Step) (truth, *role) {
+func (r *rule) lookUp(f *facts, step *Step) (truth, *role) {
 	for i := range r.table {
 		line := &r.table[i]
-		holds := line.condition.holds(values)
-		step.add("by", &line.condition, values, holds)
+		holds := line.condition.holds(f)
+		step.add("by", &line.condition, f, holds)
 		if holds != no {
 			return holds, line.role
 		}

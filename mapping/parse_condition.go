@@ -94,6 +94,7 @@ func (l *loader) condition(p *provider, e strictyaml.Entry, why purpose) (condit
 			"claim %q can be edited by the person: it must not decide a grant", claim.name)
 	}
 	ok = l.operands(p, &c, o, operand)
+	p.compile(&c)
 	c.text = describe(o, &c)
 	return c, ok
 }

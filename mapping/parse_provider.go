@@ -22,6 +22,7 @@ type provider struct {
 	byName      map[string]*claim
 	expressions []expression // of all claims, sorted by text, each once
 	needed      []*claim     // what a decision reads, by slot
+	literals    int          // how many texts conditions compare claims with
 
 	deny  []*rule
 	rules []*rule
@@ -123,9 +124,11 @@ func (l *loader) loadTenants(p *provider, options map[string]*yaml.Node) {
 	}
 	tid.required = true
 	p.use(tid).decides = true
+	foreign := condition{claim: tid, quantifier: none, operands: p.tenants, text: "tid not in " + strings.Join(p.tenants, "|"), line: n.Line}
+	p.compile(&foreign)
 	p.deny = append(p.deny, &rule{
 		name: "tenants of " + p.name, line: n.Line, matched: "the tenant is not among the provider's tenants",
-		when: []condition{{claim: tid, quantifier: none, operands: p.tenants, text: "tid not in " + strings.Join(p.tenants, "|"), line: n.Line}},
+		when: []condition{foreign},
 	})
 }
 
@@ -148,6 +151,25 @@ func (p *provider) use(c *claim) *claim {
 		p.needed = append(p.needed, c)
 	}
 	return c
+}
+
+// compile numbers the operands of an equality.
+func (p *provider) compile(c *condition) {
+	if c.comparison != equal {
+		return
+	}
+	for _, operand := range c.operands {
+		i, known := c.claim.literals[operand]
+		if !known {
+			if c.claim.literals == nil {
+				c.claim.literals = map[string]int{}
+			}
+			i = p.literals
+			c.claim.literals[operand] = i
+			p.literals++
+		}
+		c.literals = append(c.literals, i)
+	}
 }
 
 // finish resolves where the claims are read, once all options are known.

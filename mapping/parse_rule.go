@@ -183,6 +183,7 @@ func (l *loader) loadTable(p *provider, r *rule, by, to *yaml.Node) {
 			}
 			seen[literal] = e.KeyNode.Line
 			line := condition{claim: c, operands: []string{literal}, line: e.KeyNode.Line}
+			p.compile(&line)
 			line.text = describe(equals, &line)
 			r.table = append(r.table, tableLine{line, given})
 		}

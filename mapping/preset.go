@@ -23,11 +23,12 @@ type claim struct {
 	derived    derivation
 
 	expression expression
-	verified   expression // of a derived claim: where "verified" stands
-	used       bool       // by a rule, a token or a users column
-	decides    bool       // read by a deny rule or a rule
-	slot       int        // its place among the values of a decision
-	needed     bool       // has a slot
+	verified   expression     // of a derived claim: where "verified" stands
+	used       bool           // by a rule, a token or a users column
+	decides    bool           // read by a deny rule or a rule
+	slot       int            // its place among the values of a decision
+	needed     bool           // has a slot
+	literals   map[string]int // the texts that conditions compare it with, and their indexes in the provider
 }
 
 // mayBeAbsent reports whether the claim leaves open what its absence means.

@@ -8,9 +8,9 @@ type tokenClaim struct {
 }
 
 // unreadable returns the first source that cannot be read, unless an earlier one is there.
-func (t *tokenClaim) unreadable(values []value) *claim {
+func (t *tokenClaim) unreadable(f *facts) *claim {
 	for _, c := range t.from {
-		v := &values[c.slot]
+		v := &f.values[c.slot]
 		if !v.decided() {
 			return c
 		}
@@ -68,7 +68,7 @@ func (c *column) read(p *provider, captured Claims) Column {
 		if source == nil {
 			continue
 		}
-		if v := p.value(source, captured); v.known() {
+		if v := p.value(source, captured); v.state == statePresent {
 			written.Value, written.Present = v.text, true
 			return written
 		}
