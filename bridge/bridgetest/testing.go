@@ -84,6 +84,36 @@ func Main(m *testing.M, checks ...func() error) {
 	os.Exit(code)
 }
 
+// NewOP starts a provider that ends with the test.
+func NewOP(t testing.TB, o OPOptions) *OP {
+	t.Helper()
+	op, err := StartOP(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := op.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return op
+}
+
+// NewAPI starts a PostgREST stand-in that ends with the test.
+func NewAPI(t testing.TB, o APIOptions) *API {
+	t.Helper()
+	a, err := StartAPI(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := a.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return a
+}
+
 // Await polls until the condition holds; after ten seconds it fails the test. what completes the sentence "waited in vain for …".
 func Await(t testing.TB, what string, condition func() bool) {
 	t.Helper()
