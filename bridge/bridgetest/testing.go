@@ -114,6 +114,22 @@ func NewAPI(t testing.TB, o APIOptions) *API {
 	return a
 }
 
+// CountRoundTrips puts a counting proxy in front of a database until the test ends. Close the pools that use it before, in the test or its
+// cleanup functions.
+func CountRoundTrips(t testing.TB, databaseURL string) (proxiedURL string, counts *Counts) {
+	t.Helper()
+	p, err := StartCountingProxy(t.Context(), databaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p.URL(), p.Counts()
+}
+
 // Await polls until the condition holds; after ten seconds it fails the test. what completes the sentence "waited in vain for …".
 func Await(t testing.TB, what string, condition func() bool) {
 	t.Helper()
