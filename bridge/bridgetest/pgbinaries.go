@@ -3,7 +3,7 @@ package bridgetest
 import (
 	"errors"
 	"fmt"
-	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -75,7 +75,8 @@ func fetchBinaries(dir string) (string, error) {
 		RuntimePath(root).
 		BinariesPath(root).
 		DataPath(filepath.Join(bin, "initdb", "data")).
-		Logger(io.Writer(&log))).Start()
+		Logger(&log)).Start()
+	http.DefaultClient.CloseIdleConnections() // what the library downloads with
 	if hasServer(bin) {
 		return bin, nil
 	}
