@@ -29,6 +29,7 @@ type Persona struct {
 // Client is a confidential relying party.
 type Client struct {
 	ID, Secret             string
+	Name                   string   // shown on the page; default the ID
 	RedirectURIs           []string // compared as strings
 	PostLogoutRedirectURIs []string
 }

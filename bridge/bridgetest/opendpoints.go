@@ -215,30 +215,50 @@ func (op *OP) authenticateClient(r *http.Request) (Client, bool) {
 	return client, ok && client.Secret == secret
 }
 
+// tokens returns the token response.
 func (op *OP) tokens(b Behaviour, g grant, now time.Time) (map[string]any, error) {
-	iat, exp := now.Unix(), now.Add(tokenLife).Unix()
-	accessToken := rand.Text()
+	accessToken, err := op.accessToken(b, g, now)
+	if err != nil {
+		return nil, err
+	}
+	idToken, err := op.idToken(b, g, now, accessToken)
+	if err != nil {
+		return nil, err
+	}
+	response := map[string]any{
+		"access_token": accessToken, "token_type": "Bearer", "expires_in": int(tokenLife.Seconds()), "scope": g.scope, "id_token": idToken,
+	}
+	if b.TokenResponse != nil {
+		b.TokenResponse(response)
+	}
+	return response, nil
+}
+
+func (op *OP) accessToken(b Behaviour, g grant, now time.Time) (token string, err error) {
+	token = rand.Text()
 	if g.persona.AccessToken != nil {
 		claims := map[string]any{
 			"iss": op.issuer, "sub": g.persona.Subject, "aud": "account", "azp": g.client.ID, "typ": "Bearer",
-			"iat": iat, "exp": exp, "jti": rand.Text(), "sid": g.sid, "scope": g.scope,
+			"iat": now.Unix(), "exp": now.Add(tokenLife).Unix(), "jti": rand.Text(), "sid": g.sid, "scope": g.scope,
 		}
 		maps.Copy(claims, g.persona.AccessToken)
 		if b.AccessTokenClaims != nil {
 			b.AccessTokenClaims(claims)
 		}
-		var err error
-		if accessToken, err = op.Sign(nil, claims); err != nil {
-			return nil, err
+		if token, err = op.Sign(nil, claims); err != nil {
+			return "", err
 		}
 	}
 	op.mu.Lock()
-	op.accessTokens[accessToken] = g
-	op.mu.Unlock()
+	defer op.mu.Unlock()
+	op.accessTokens[token] = g
+	return token, nil
+}
 
+func (op *OP) idToken(b Behaviour, g grant, now time.Time, accessToken string) (string, error) {
 	header := map[string]any{}
 	claims := map[string]any{
-		"iss": op.issuer, "sub": g.persona.Subject, "aud": g.client.ID, "iat": iat, "exp": exp,
+		"iss": op.issuer, "sub": g.persona.Subject, "aud": g.client.ID, "iat": now.Unix(), "exp": now.Add(tokenLife).Unix(),
 		"auth_time": g.at.Unix(), "sid": g.sid, "at_hash": leftHash(b.Alg, accessToken),
 	}
 	if g.nonce != "" {
@@ -251,20 +271,11 @@ func (op *OP) tokens(b Behaviour, g grant, now time.Time) (map[string]any, error
 	if b.IDTokenClaims != nil {
 		b.IDTokenClaims(claims)
 	}
-	idToken, err := op.Sign(header, claims)
-	if err != nil {
-		return nil, err
+	token, err := op.Sign(header, claims)
+	if err == nil && b.RawIDToken != nil {
+		token = b.RawIDToken(token, op.mustSign)
 	}
-	if b.RawIDToken != nil {
-		idToken = b.RawIDToken(idToken, op.mustSign)
-	}
-	response := map[string]any{
-		"access_token": accessToken, "token_type": "Bearer", "expires_in": int(tokenLife.Seconds()), "scope": g.scope, "id_token": idToken,
-	}
-	if b.TokenResponse != nil {
-		b.TokenResponse(response)
-	}
-	return response, nil
+	return token, err
 }
 
 func (op *OP) mustSign(header, claims map[string]any) string {

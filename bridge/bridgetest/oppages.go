@@ -2,6 +2,7 @@ package bridgetest
 
 import (
 	"bytes"
+	"cmp"
 	"html/template"
 	"net/http"
 	"slices"
@@ -24,7 +25,7 @@ func (op *OP) writePersonas(w http.ResponseWriter, c Client) {
 	op.mu.Lock()
 	personas := slices.Clone(op.personas)
 	op.mu.Unlock()
-	op.write(w, http.StatusOK, opPage{Client: c.ID, Personas: personas})
+	op.write(w, http.StatusOK, opPage{Client: cmp.Or(c.Name, c.ID), Personas: personas})
 }
 
 func (op *OP) writePage(w http.ResponseWriter, status int, title, message string) {

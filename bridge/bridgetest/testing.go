@@ -9,10 +9,11 @@ import (
 	"time"
 )
 
-// shared is the one server of this test binary, started when a test first asks for a database.
+// shared is the one server of this test binary, started when a test first asks for a database. A start that failed is not tried again.
 var shared struct {
 	sync.Mutex
 	postgres *Postgres
+	err      error
 }
 
 // DB returns a fresh, migrated database that is dropped when the test ends. The first call starts the server; packages that use it should
@@ -34,7 +35,7 @@ func EmptyDB(t testing.TB) *Database {
 
 func newDatabase(t testing.TB, create func(*Postgres, context.Context) (*Database, error)) *Database {
 	t.Helper()
-	p, err := sharedPostgres(t.Context())
+	p, err := sharedPostgres()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,18 +52,13 @@ func newDatabase(t testing.TB, create func(*Postgres, context.Context) (*Databas
 	return d
 }
 
-func sharedPostgres(ctx context.Context) (*Postgres, error) {
+func sharedPostgres() (*Postgres, error) {
 	shared.Lock()
 	defer shared.Unlock()
-	if shared.postgres != nil {
-		return shared.postgres, nil
+	if shared.postgres == nil && shared.err == nil {
+		shared.postgres, shared.err = StartPostgres(context.Background()) // not the first test's context: the others use it, too
 	}
-	p, err := StartPostgres(ctx)
-	if err != nil {
-		return nil, err
-	}
-	shared.postgres = p
-	return p, nil
+	return shared.postgres, shared.err
 }
 
 // Main runs the tests, closes the server that DB started, and exits. If the tests passed, the checks run last (for example for leaked
