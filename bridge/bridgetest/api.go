@@ -36,7 +36,8 @@ type APIOptions struct {
 }
 
 // API stands in for PostgREST, which cannot be installed where this project is built. It verifies tokens by PostgREST's rules with code of
-// its own and runs each request in a transaction as the token's role, but of PostgREST's query language it has only the basics: see [API.Handler].
+// its own and runs each request in a transaction as the token's role, but of PostgREST's query language it has only the basics: see
+// [API.Handler].
 type API struct {
 	options    APIOptions
 	settings   atomic.Pointer[apiSettings]
@@ -158,7 +159,8 @@ func (a *API) cors(w http.ResponseWriter, r *http.Request) bool {
 		h.Set("Access-Control-Allow-Credentials", "true")
 		h.Add("Vary", "Origin")
 	}
-	h.Set("Access-Control-Expose-Headers", "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, Server, Transfer-Encoding, Range-Unit")
+	h.Set("Access-Control-Expose-Headers",
+		"Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, Server, Transfer-Encoding, Range-Unit")
 	if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
 		return true
 	}
@@ -184,7 +186,9 @@ func (a *API) authenticate(r *http.Request, s *apiSettings) (role, claimsJSON st
 		case s.rules.keys == nil:
 			return "", "", &apiError{status: http.StatusInternalServerError, Code: "PGRST300", Message: "Server lacks JWT secret"}
 		case token == "":
-			return "", "", &apiError{status: http.StatusUnauthorized, Code: "PGRST301", Message: "Empty JWT is sent in Authorization header", invalidToken: true}
+			return "", "", &apiError{
+				status: http.StatusUnauthorized, Code: "PGRST301", Message: "Empty JWT is sent in Authorization header", invalidToken: true,
+			}
 		}
 		var bad *apiError
 		if claims, bad = s.rules.verify(token); bad != nil {

@@ -43,11 +43,15 @@ func (e *apiError) write(w http.ResponseWriter) {
 
 const jsonType = "application/json; charset=utf-8"
 
-// databaseError words what the database or the connection to it said. authenticated: the request runs as another role than the anonymous one.
+// databaseError words what the database or the connection to it said. authenticated: the request runs as another role than the anonymous
+// one.
 func databaseError(err error, version int, authenticated bool) *apiError {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
-		return &apiError{status: http.StatusServiceUnavailable, Code: "PGRST001", Message: "Database client error. Retrying the connection.", Details: err.Error()}
+		return &apiError{
+			status: http.StatusServiceUnavailable, Code: "PGRST001",
+			Message: "Database client error. Retrying the connection.", Details: err.Error(),
+		}
 	}
 	if pg.Code == "PGRST" {
 		return raisedResponse(pg)
@@ -111,7 +115,10 @@ func raisedResponse(pg *pgconn.PgError) *apiError {
 		Headers map[string]string
 	}
 	if json.Unmarshal([]byte(pg.Message), e) != nil || json.Unmarshal([]byte(pg.Detail), &detail) != nil || detail.Status == 0 {
-		return &apiError{status: http.StatusInternalServerError, Code: "PGRST121", Message: "Could not parse JSON in the \"RAISE SQLSTATE 'PGRST'\" error"}
+		return &apiError{
+			status: http.StatusInternalServerError, Code: "PGRST121",
+			Message: "Could not parse JSON in the \"RAISE SQLSTATE 'PGRST'\" error",
+		}
 	}
 	e.status, e.header = detail.Status, detail.Headers
 	return e

@@ -119,7 +119,10 @@ func (a *API) queryError(err error, relation string, r *http.Request, role strin
 	var pg *pgconn.PgError
 	name := a.options.Schema + "." + r.PathValue("relation")
 	if a.options.Version >= 13 && errors.As(err, &pg) && pg.Code == "42P01" && strings.Contains(pg.Message, name) {
-		return &apiError{status: http.StatusNotFound, Code: "PGRST205", Message: fmt.Sprintf("Could not find the table '%s' in the schema cache", name)}
+		return &apiError{
+			status: http.StatusNotFound, Code: "PGRST205",
+			Message: fmt.Sprintf("Could not find the table '%s' in the schema cache", name),
+		}
 	}
 	return databaseError(err, a.options.Version, role != a.options.AnonRole)
 }
@@ -152,7 +155,8 @@ func selectStatement(relation string, query url.Values) (s statement, err error)
 	if filters != nil {
 		where = " WHERE " + strings.Join(filters, " AND ")
 	}
-	s.sql = "SELECT coalesce(json_agg(_row), '[]')::text, count(*) FROM (SELECT " + columns + " FROM " + relation + where + order + limit + ") _row"
+	rows := "SELECT " + columns + " FROM " + relation + where + order + limit
+	s.sql = "SELECT coalesce(json_agg(_row), '[]')::text, count(*) FROM (" + rows + ") _row"
 	return s, nil
 }
 
@@ -219,7 +223,8 @@ func insertStatement(relation string, r *http.Request) (s statement, err error) 
 		columns = append(columns, pgx.Identifier{name}.Sanitize())
 	}
 	list := strings.Join(columns, ", ")
-	insert := "INSERT INTO " + relation + " (" + list + ") SELECT " + list + " FROM json_populate_record(null::" + relation + ", " + s.param(string(body)) + ")"
+	insert := "INSERT INTO " + relation + " (" + list + ") SELECT " + list +
+		" FROM json_populate_record(null::" + relation + ", " + s.param(string(body)) + ")"
 	if strings.Contains(r.Header.Get("Prefer"), "return=representation") {
 		s.sql = "WITH _row AS (" + insert + " RETURNING *) SELECT json_agg(_row)::text, count(*) FROM _row"
 	} else {

@@ -57,7 +57,8 @@ func (rules *tokenRules) verify(token string) (claimSet, *apiError) {
 		if rules.version >= 13 && header.Kid != nil && *header.Kid != k.kid {
 			return false
 		}
-		return k.use != "enc" && (k.alg == "" || k.alg == header.Alg) && rules.supports(header.Alg) && verifySignature(k.key, header.Alg, input, signature)
+		return k.use != "enc" && (k.alg == "" || k.alg == header.Alg) && rules.supports(header.Alg) &&
+			verifySignature(k.key, header.Alg, input, signature)
 	})
 	if !signed {
 		return nil, badToken("None of the keys was able to decode the JWT")

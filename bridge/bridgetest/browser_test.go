@@ -152,10 +152,12 @@ func TestFetch(t *testing.T) {
 	if page := must(b.Fetch(ctx, "GET", "/redirect", nil, "")); page.Status != http.StatusSeeOther {
 		t.Errorf("fetch followed a redirect: %d", page.Status)
 	}
-	if got := must(b.Fetch(ctx, "GET", api+"/open", http.Header{"Authorization": {"Bearer x"}}, "")).Text(); got != "GET origin="+app+" site=cross-site"+tail {
+	token := http.Header{"Authorization": {"Bearer x"}}
+	if got := must(b.Fetch(ctx, "GET", api+"/open", token, "")).Text(); got != "GET origin="+app+" site=cross-site"+tail {
 		t.Error(got)
 	}
-	if got := must(b.FetchWithCredentials(ctx, "GET", api+"/open", nil, "")).Text(); got != "GET origin="+app+" site=cross-site"+tail+"foreign=" {
+	page := must(b.FetchWithCredentials(ctx, "GET", api+"/open", nil, ""))
+	if got := page.Text(); got != "GET origin="+app+" site=cross-site"+tail+"foreign=" {
 		t.Error(got)
 	}
 	if page, err := b.Fetch(ctx, "GET", api+"/closed", nil, ""); !errors.Is(err, ErrCORS) || page == nil {
@@ -164,7 +166,8 @@ func TestFetch(t *testing.T) {
 	if page, err := b.Fetch(ctx, "DELETE", api+"/open", nil, ""); !errors.Is(err, ErrCORS) || page != nil {
 		t.Errorf("a method that the preflight does not allow: %v, %v", page, err)
 	}
-	if page, err := b.Fetch(ctx, "POST", api+"/open", http.Header{"Content-Type": {"application/json"}}, "{}"); !errors.Is(err, ErrCORS) || page != nil {
+	json := http.Header{"Content-Type": {"application/json"}}
+	if page, err := b.Fetch(ctx, "POST", api+"/open", json, "{}"); !errors.Is(err, ErrCORS) || page != nil {
 		t.Errorf("a header that the preflight does not allow: %v, %v", page, err)
 	}
 	if got := must(b.Embed(ctx, "image", api)).Text(); got != "GET origin= site=cross-site mode=no-cors dest=image user= cookies=foreign=" {
@@ -176,29 +179,30 @@ func TestFetch(t *testing.T) {
 }
 
 func TestCookieRules(t *testing.T) {
+	type urls []string
 	const https = "https://app.example.com/a/b"
 	tests := []struct {
 		name, set, cookie string
-		sentTo, keptFrom  []string
+		sentTo, keptFrom  urls
 	}{
-		{"host only", https, "c=1; Path=/", []string{"https://app.example.com/", "http://app.example.com:8080/x"}, []string{"https://example.com/", "https://x.app.example.com/"}},
-		{"Domain", https, "c=1; Path=/; Domain=example.com", []string{"https://example.com/", "https://x.y.example.com/"}, []string{"https://badexample.com/"}},
-		{"foreign Domain", https, "c=1; Domain=other.com", nil, []string{https, "https://other.com/"}},
-		{"public suffix", "https://x.co.uk/", "c=1; Domain=co.uk", nil, []string{"https://x.co.uk/"}},
-		{"default path", https, "c=1", []string{"https://app.example.com/a", "https://app.example.com/a/x"}, []string{"https://app.example.com/", "https://app.example.com/ab"}},
-		{"path", https, "c=1; Path=/a/", []string{"https://app.example.com/a/x"}, []string{"https://app.example.com/a"}},
-		{"Secure", https, "c=1; Path=/; Secure", []string{https}, []string{"http://app.example.com/"}},
-		{"Secure over http", "http://app.example.com/", "c=1; Secure", nil, []string{"https://app.example.com/"}},
-		{"Secure on loopback", "http://127.0.0.1:1/", "c=1; Secure", []string{"http://127.0.0.1:2/"}, nil},
-		{"__Host-", https, "__Host-c=1; Path=/; Secure", []string{https}, []string{"https://x.app.example.com/"}},
-		{"__Host- without Path=/", https, "__Host-c=1; Secure", nil, []string{https}},
-		{"__Host- with Domain", https, "__Host-c=1; Path=/; Secure; Domain=app.example.com", nil, []string{https}},
-		{"__host- is a prefix, too", https, "__host-c=1; Path=/", nil, []string{https}},
-		{"__Secure- without Secure", https, "__Secure-c=1", nil, []string{https}},
-		{"SameSite=None without Secure", https, "c=1; SameSite=None", nil, []string{https}},
-		{"too long", https, "c=" + strings.Repeat("x", 4096), nil, []string{https}},
-		{"Max-Age=0", https, "c=1; Max-Age=0", nil, []string{https}},
-		{"expired", https, "c=1; Expires=Thu, 01 Jan 1970 00:00:00 GMT", nil, []string{https}},
+		{"host only", https, "c=1; Path=/", urls{https, "http://app.example.com:8080/x"}, urls{"https://example.com/", "https://x.app.example.com/"}},
+		{"Domain", https, "c=1; Path=/; Domain=example.com", urls{"https://example.com/", "https://x.y.example.com/"}, urls{"https://badexample.com/"}},
+		{"foreign Domain", https, "c=1; Domain=other.com", nil, urls{https, "https://other.com/"}},
+		{"public suffix", "https://x.co.uk/", "c=1; Domain=co.uk", nil, urls{"https://x.co.uk/"}},
+		{"default path", https, "c=1", urls{https, "https://app.example.com/a"}, urls{"https://app.example.com/", "https://app.example.com/ab"}},
+		{"path", https, "c=1; Path=/a/", urls{"https://app.example.com/a/x"}, urls{"https://app.example.com/a"}},
+		{"Secure", https, "c=1; Path=/; Secure", urls{https}, urls{"http://app.example.com/"}},
+		{"Secure over http", "http://app.example.com/", "c=1; Secure", nil, urls{"https://app.example.com/"}},
+		{"Secure on loopback", "http://127.0.0.1:1/", "c=1; Secure", urls{"http://127.0.0.1:2/"}, nil},
+		{"__Host-", https, "__Host-c=1; Path=/; Secure", urls{https}, urls{"https://x.app.example.com/"}},
+		{"__Host- without Path=/", https, "__Host-c=1; Secure", nil, urls{https}},
+		{"__Host- with Domain", https, "__Host-c=1; Path=/; Secure; Domain=app.example.com", nil, urls{https}},
+		{"__host- is a prefix, too", https, "__host-c=1; Path=/", nil, urls{https}},
+		{"__Secure- without Secure", https, "__Secure-c=1", nil, urls{https}},
+		{"SameSite=None without Secure", https, "c=1; SameSite=None", nil, urls{https}},
+		{"too long", https, "c=" + strings.Repeat("x", 4096), nil, urls{https}},
+		{"Max-Age=0", https, "c=1; Max-Age=0", nil, urls{https}},
+		{"expired", https, "c=1; Expires=Thu, 01 Jan 1970 00:00:00 GMT", nil, urls{https}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -66,11 +66,13 @@ var opTemplate = template.Must(template.New("op").Funcs(template.FuncMap{
 <title>{{if .Title}}{{.Title}}{{else}}Sign in{{end}} · {{.Provider}}</title>
 <style>
 :root {
-  --back: #f4f5f7; --card: #fff; --text: #1c2330; --soft: #576074; --line: #d5d9e2; --accent: #4b3fb5; --accent-text: #fff; --hover: #f0effb;
+  --back: #f4f5f7; --card: #fff; --text: #1c2330; --soft: #576074; --line: #d5d9e2;
+  --accent: #4b3fb5; --accent-text: #fff; --hover: #f0effb;
 }
 @media (prefers-color-scheme: dark) {
   :root {
-    --back: #12151c; --card: #1b202a; --text: #e8ebf2; --soft: #a4adbf; --line: #363d4c; --accent: #b3a9ff; --accent-text: #191533; --hover: #242a38;
+    --back: #12151c; --card: #1b202a; --text: #e8ebf2; --soft: #a4adbf; --line: #363d4c;
+    --accent: #b3a9ff; --accent-text: #191533; --hover: #242a38;
   }
 }
 * { box-sizing: border-box; }
@@ -109,7 +111,10 @@ button:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
 <p>You are signing in to <b>{{.Client}}</b>.</p>
 <form method="post">
 <ul>
-{{range .Personas}}<li><button class="persona" name="subject" value="{{.Subject}}"><span class="initial" aria-hidden="true">{{initial .Name}}</span><span><b>{{.Name}}</b>{{with .Note}} <small>{{.}}</small>{{end}}</span></button></li>
+{{range .Personas}}<li><button class="persona" name="subject" value="{{.Subject}}">
+<span class="initial" aria-hidden="true">{{initial .Name}}</span>
+<span><b>{{.Name}}</b>{{with .Note}} <small>{{.}}</small>{{end}}</span>
+</button></li>
 {{end}}</ul>
 <button class="cancel" name="cancel" value="1">Cancel</button>
 </form>

@@ -74,8 +74,8 @@ func TestRolesHaveTheRightsOfTheScenario(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"anonymous", "customer", "admin"} {
-		may := query(t, d.AuthenticatorURL, fmt.Sprintf("SELECT pg_has_role(current_user, '%s', 'MEMBER') AND NOT pg_has_role(current_user, '%[1]s', 'USAGE')", d.Role(name)))
-		if may != "true" {
+		const may = "SELECT pg_has_role(current_user, '%s', 'MEMBER') AND NOT pg_has_role(current_user, '%[1]s', 'USAGE')"
+		if query(t, d.AuthenticatorURL, fmt.Sprintf(may, d.Role(name))) != "true" {
 			t.Errorf("authenticator must be able to become %s, and inherit nothing from it", name)
 		}
 	}
@@ -111,14 +111,19 @@ func TestExternalServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	backend := killed.guard.PgConn().PID()
 	killed.guard.Close(t.Context()) // what the kernel does when a run is killed
+	Await(t, "the killed run's connection to end", func() bool {
+		return query(t, host.URL(), fmt.Sprintf("SELECT count(*) FROM pg_stat_activity WHERE pid = %d", backend)) == "0"
+	})
 
 	p, err := StartPostgres(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	roles := "SELECT string_agg(rolname, ' ' ORDER BY rolname) FROM pg_roles WHERE rolname LIKE 'bridge\\_owner\\_%'"
-	if got := query(t, host.URL(), roles); strings.Contains(got, killed.Role("bridge_owner")) || !strings.Contains(got, living.Role("bridge_owner")) {
+	got := query(t, host.URL(), roles)
+	if strings.Contains(got, killed.Role("bridge_owner")) || !strings.Contains(got, living.Role("bridge_owner")) {
 		t.Errorf("the next start must remove what the killed run left, and nothing of a living one; there are %s", got)
 	}
 	external, err := p.NewDatabase(t.Context())
@@ -134,8 +139,8 @@ func TestExternalServer(t *testing.T) {
 		}
 	}
 	for _, p := range []*Postgres{killed, living, p} {
-		left := fmt.Sprintf("SELECT (SELECT count(*) FROM pg_roles WHERE rolname LIKE '%%%s') + (SELECT count(*) FROM pg_database WHERE datname LIKE '%%%[1]s%%')", p.suffix)
-		if n := query(t, host.URL(), left); n != "0" {
+		const left = "SELECT (SELECT count(*) FROM pg_roles WHERE rolname ~ '%s') + (SELECT count(*) FROM pg_database WHERE datname ~ '%[1]s')"
+		if n := query(t, host.URL(), fmt.Sprintf(left, p.suffix)); n != "0" {
 			t.Errorf("%s roles and databases left on the external server", n)
 		}
 	}
