@@ -83,7 +83,12 @@ func (d Decision) Rule() string { return d.rule }
 func (d Decision) Message() string { return d.message }
 
 // Reason says why, to operators. It never contains a claim's value.
-func (d Decision) Reason() string { return d.reason }
+func (d Decision) Reason() string {
+	if d.reason == "" {
+		return "nothing was decided"
+	}
+	return d.reason
+}
 
 // TTL is the longest life that the rule and the role allow a token; 0: no limit of their own.
 func (d Decision) TTL() time.Duration { return d.ttl }

@@ -1,28 +1,34 @@
 package mapping
 
-import "time"
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
 
 // An Explanation is a decision and how it came about.
 type Explanation struct {
-	Decision Decision
-	Steps    []*Step // deny rules, then rules up to the one that decided
+	Decision Decision `json:"-"`
+	Steps    []*Step  `json:"steps"` // every deny rule, then the rules up to the one that decided
 }
 
 // A Step is one deny rule or rule.
 type Step struct {
-	Kind   string // "deny" or "rule"
-	Name   string
-	Line   int
-	Result string // "no", "undecidable" or "yes"
-	Lines  []Line
+	Kind   string `json:"kind"` // "deny" or "rule"
+	Name   string `json:"name"`
+	Line   int    `json:"line"`
+	Result string `json:"result"` // "no", "undecidable" or "yes"
+	Lines  []Line `json:"lines"`
 }
 
 // A Line is one condition of a step.
 type Line struct {
-	Part   string // "when", "unless", "by" or "until"
-	Text   string // such as "groups is /hr/leavers"
-	Result string // "no", "undecidable" or "yes"
-	Got    string
+	Part   string `json:"part"`   // "when", "unless", "by" or "until"
+	Text   string `json:"text"`   // such as "groups is /hr/leavers"
+	Result string `json:"result"` // "no", "undecidable" or "yes"
+	Got    string `json:"got,omitempty"`
+	Hint   string `json:"hint,omitempty"`
 }
 
 // Explain decides as Decide does and writes down every step.
@@ -32,7 +38,7 @@ func (r *Rules) Explain(in Input) Explanation {
 	return e
 }
 
-// The methods below do nothing on nil, so that Decide runs the same code and pays nothing.
+// The methods below do nothing on nil, so that Decide runs the same code and pays nothing for it.
 
 func (e *Explanation) step(kind string, r *rule) *Step {
 	if e == nil {
@@ -50,13 +56,124 @@ func (s *Step) settle(result truth) {
 }
 
 func (s *Step) add(part string, c *condition, f *facts, result truth) {
-	if s != nil {
-		s.Lines = append(s.Lines, Line{Part: part, Text: c.text, Result: result.String(), Got: f.values[c.claim.slot].String()})
+	if s == nil {
+		return
 	}
+	v := &f.values[c.claim.slot]
+	line := Line{Part: part, Text: c.text, Result: result.String(), Got: v.String()}
+	if result == no && c.quantifier == some && c.fitsButForCase(v) {
+		line.Hint = "differs in upper and lower case only"
+	}
+	s.Lines = append(s.Lines, line)
 }
 
 func (s *Step) addUntil(end time.Time, result truth) {
 	if s != nil {
-		s.Lines = append(s.Lines, Line{Part: "until", Text: end.AddDate(0, 0, -1).Format(time.DateOnly), Result: result.String()})
+		s.Lines = append(s.Lines, Line{Part: "until", Text: lastDay(end), Result: result.String()})
 	}
+}
+
+func lastDay(end time.Time) string { return end.AddDate(0, 0, -1).Format(time.DateOnly) }
+
+func (c *condition) fitsButForCase(v *value) bool {
+	elements := v.list
+	if elements == nil {
+		elements = []string{v.text}
+	}
+	return c.comparison == equal && slices.ContainsFunc(elements, func(element string) bool {
+		return slices.ContainsFunc(c.operands, func(operand string) bool { return strings.EqualFold(element, operand) })
+	})
+}
+
+// String is the explanation for a terminal.
+func (e Explanation) String() string {
+	var b strings.Builder
+	for _, s := range e.Steps {
+		result := map[string]string{"no": "-", "yes": "MATCH", "undecidable": "UNDECIDABLE"}[s.Result]
+		fmt.Fprintf(&b, "%-33s line %d  %s\n", fmt.Sprintf("%s %q", s.Kind, s.Name), s.Line, result)
+		for _, l := range s.Lines {
+			text := fmt.Sprintf("       %-6s %-46s %-8s", l.Part, l.Text, map[string]string{"no": "no", "yes": "yes", "undecidable": "unknown"}[l.Result])
+			if l.Got != "" {
+				text += " got " + l.Got
+			}
+			if l.Hint != "" {
+				text += " (" + l.Hint + ")"
+			}
+			b.WriteString(strings.TrimRight(text, " ") + "\n")
+		}
+	}
+	b.WriteString("=> " + e.Decision.String())
+	if token := e.Decision.Token(); len(token) > 0 {
+		b.WriteString("; extra token claims " + asJSON(token))
+	}
+	b.WriteString("\n")
+	for _, miss := range e.NearMisses() {
+		b.WriteString("   " + miss + "\n")
+	}
+	return b.String()
+}
+
+// NearMisses names, for a refusal, the rules that all but one of their lines speak for.
+func (e Explanation) NearMisses() []string {
+	if e.Decision.outcome == Granted || e.Decision.outcome == FromRow {
+		return nil
+	}
+	var misses []string
+	for _, s := range e.Steps {
+		if s.Kind != "rule" {
+			continue
+		}
+		if unmet := s.unmet(); len(unmet) == 1 && len(s.Lines) > 1 {
+			misses = append(misses, fmt.Sprintf("near miss: rule %q lacks only: %s %s", s.Name, unmet[0].Part, unmet[0].Text))
+		}
+	}
+	return misses
+}
+
+// unmet returns the lines that keep the step from matching. The lines of a table stand for one.
+func (s *Step) unmet() []Line {
+	var unmet []Line
+	tableSeen := false
+	for _, l := range s.Lines {
+		met := "yes"
+		if l.Part == "unless" {
+			met = "no"
+		}
+		if l.Result == met || l.Part == "by" && tableSeen {
+			continue
+		}
+		tableSeen = tableSeen || l.Part == "by"
+		unmet = append(unmet, l)
+	}
+	return unmet
+}
+
+// String is the decision in one line, without any claim's value.
+func (d Decision) String() string {
+	switch d.outcome {
+	case Granted:
+		text := fmt.Sprintf("role %s by %s", d.role.Name, d.origin())
+		if d.ttl > 0 {
+			text += ", for at most " + d.ttl.String()
+		}
+		return text
+	case FromRow:
+		allow, byDefault := d.RowRoles()
+		text := fmt.Sprintf("the users row's role, if it is one of %s", strings.Join(allow, ", "))
+		if byDefault != "" {
+			text += "; " + byDefault + " if it has none"
+		}
+		return text + "; by " + d.origin()
+	case LoginAgain:
+		return "log in again: " + d.reason
+	default:
+		return "refused: " + d.Reason()
+	}
+}
+
+func (d Decision) origin() string {
+	if d.rule == "default" {
+		return "default"
+	}
+	return fmt.Sprintf("rule %q", d.rule)
 }
