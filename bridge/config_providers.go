@@ -42,7 +42,7 @@ func (l *configLoader) provider(e strictyaml.Entry, insecureDev bool) ProviderCo
 		UserInfo: "auto",
 	}
 	keys := map[string]*yaml.Node{}
-	for _, k := range l.Mapping(e.Value, fmt.Sprintf("provider %q", e.Key), providerKeys...) {
+	for _, k := range l.Mapping(e.Value, fmt.Sprintf("provider %q", e.Key), configKeys["provider"]...) {
 		keys[k.Key] = k.Value
 	}
 	if n := keys["preset"]; n != nil && l.oneOf(n, "preset", "google") == "google" {

@@ -119,15 +119,17 @@ func isNavigation(r *http.Request) bool {
 }
 
 // isSameOriginPost reports whether one of our own pages sent the form. Browsers say so in Sec-Fetch-Site, older ones in Origin; a POST with
-// neither proves nothing and is refused.
+// neither proves nothing and is refused. Origin is "null" where the page has the policy no-referrer, so it cannot overrule Sec-Fetch-Site.
 func isSameOriginPost(r *http.Request, own string) bool {
-	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" {
+	from := r.Header.Get("Origin")
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "same-origin":
+		return from == "" || from == "null" || from == own
+	case "":
+		return from == own
+	default:
 		return false
 	}
-	if from := r.Header.Get("Origin"); from != "" {
-		return from == own
-	}
-	return r.Header.Get("Sec-Fetch-Site") == "same-origin"
 }
 
 // isScriptRead reports whether the request may read an answer that belongs to the person: our own pages and the allowed origins may, and so

@@ -106,6 +106,8 @@ func (p *Pages) error(w http.ResponseWriter, public publicError, ref string) {
 }
 
 func (p *Pages) confirmLogout(w http.ResponseWriter, returnTo string) error {
+	// With no-referrer the form's Origin is "null", which is all that browsers without Fetch Metadata send (isSameOriginPost).
+	w.Header().Set("Referrer-Policy", "same-origin")
 	return p.write(w, http.StatusOK, "logout", pageData{Title: "Log out?", Action: p.path("/logout"), ReturnTo: returnTo})
 }
 

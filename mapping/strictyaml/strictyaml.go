@@ -103,6 +103,9 @@ func ParseSecret(file string, text []byte) *Document {
 
 var errorLine = regexp.MustCompile(`^(?:yaml: )?line (\d+): (.*)`)
 
+// bareVariable is a ${NAME} that YAML takes for the start of a mapping. The library names another line for it.
+var bareVariable = regexp.MustCompile(`(^|[^$])[{\[][^"'#]*\$\{`)
+
 func parse(d *Document, text []byte) *Document {
 	whole := func(line int, message, fix string) {
 		d.add(line, 1, Error, "E101", message, fix)
@@ -131,6 +134,10 @@ func parse(d *Document, text []byte) *Document {
 		if m := errorLine.FindStringSubmatch(err.Error()); m != nil {
 			line, _ = strconv.Atoi(m[1])
 			message = m[2]
+		}
+		if at := slices.IndexFunc(d.lines, bareVariable.MatchString); at >= 0 {
+			whole(at+1, "not YAML: a variable inside { } or [ ] needs quotes", `write "${NAME}"`)
+			return d
 		}
 		whole(min(line, len(d.lines)), "not YAML: "+message, "")
 		return d

@@ -1,0 +1,286 @@
+package bridge
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/oidc-bridge/oidc-bridge/mapping/strictyaml"
+)
+
+var (
+	// configKeys are the keys of each section; "" is the top level.
+	configKeys = map[string][]string{
+		"": {
+			"public_url", "listen", "private_listen", "insecure_dev", "trusted_proxies", "allowed_origins", "database", "signing",
+			"cookie_keys", "session", "rules", "users", "anonymous", "proxy", "providers",
+		},
+		"database": {"url", "owner_url", "authenticator", "listen"},
+		"signing":  {"jwt_secret", "jwt_secret_is_base64", "alg", "audience", "ttl"},
+		"session":  {"idle", "absolute", "recheck"},
+		"users":    {"hook"},
+		"provider": {
+			"name", "preset", "issuer", "client_id", "client_secret", "auth_method", "scopes", "alg", "userinfo", "authorize_params",
+			"ca_file", "allow_private",
+		},
+	}
+	algorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+
+	providerID  = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,31}$`)
+	publicPath  = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)*$`)
+	hookName    = regexp.MustCompile(`^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$`)
+	paramName   = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
+	envVariable = regexp.MustCompile(`\$\$|\$\{([^}]*)\}?`)
+	envName     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	plainRole   = regexp.MustCompile(`^[a-z_][a-z0-9_]*$`)
+)
+
+// configLoader walks the document. It never stops at a finding.
+type configLoader struct {
+	*strictyaml.Document
+	lookup func(string) (string, bool)
+	dir    string
+	broken map[*yaml.Node]bool // scalars whose variables could not be replaced: said once, not again as a bad value
+}
+
+func newConfigLoader(file string, text []byte, lookup func(string) (string, bool)) *configLoader {
+	return &configLoader{
+		Document: strictyaml.ParseSecret(file, text), lookup: lookup, dir: filepath.Dir(file), broken: map[*yaml.Node]bool{},
+	}
+}
+
+// expand replaces ${NAME} in scalar values; keys stay as they are.
+func (l *configLoader) expand(n *yaml.Node) {
+	switch n.Kind {
+	case yaml.MappingNode:
+		for i := 1; i < len(n.Content); i += 2 {
+			l.expand(n.Content[i])
+		}
+	case yaml.SequenceNode:
+		for _, item := range n.Content {
+			l.expand(item)
+		}
+	case yaml.ScalarNode:
+		n.Value = envVariable.ReplaceAllStringFunc(n.Value, func(match string) string {
+			if match == "$$" {
+				return "$"
+			}
+			name, closed := strings.CutSuffix(match[2:], "}")
+			if !closed || !envName.MatchString(name) {
+				l.broken[n] = true
+				l.Errorf(n, "E104", "write ${NAME}, or $${ for a literal ${", "not a variable: %q", match)
+				return ""
+			}
+			value, set := l.lookup(name)
+			if !set {
+				l.broken[n] = true
+				l.Errorf(n, "E104", fmt.Sprintf("set it in the environment of this process, or write the value as {file: …}: %s", mustBeSet(name)),
+					"environment variable %s is not set", name)
+			}
+			return value
+		})
+	}
+}
+
+func mustBeSet(name string) string { return name + " must be configured" }
+
+func (l *configLoader) config(root *yaml.Node) *Config {
+	c := &Config{
+		Listen: ":8080", PrivateListen: "127.0.0.1:9090", Rules: filepath.Join(l.dir, "rules.yaml"),
+		Session: SessionConfig{Idle: 12 * time.Hour, Absolute: 7 * 24 * time.Hour},
+	}
+	sections := map[string]*yaml.Node{}
+	for _, e := range l.Mapping(root, "the configuration", configKeys[""]...) {
+		sections[e.Key] = e.Value
+	}
+	if n := sections["insecure_dev"]; n != nil {
+		c.InsecureDev, _ = l.Bool(n, "insecure_dev")
+	}
+	c.PublicURL = l.publicURL(sections["public_url"], c.InsecureDev)
+	l.address(sections["listen"], "listen", &c.Listen)
+	l.address(sections["private_listen"], "private_listen", &c.PrivateListen)
+	for _, n := range l.Sequence(sections["trusted_proxies"], "trusted_proxies") {
+		if text, ok := l.text(n, "a trusted proxy"); ok {
+			prefix, err := netip.ParsePrefix(text)
+			if err != nil {
+				l.Errorf(n, "E104", "write it like 10.0.0.0/8", "not a CIDR range")
+			}
+			c.TrustedProxies = append(c.TrustedProxies, prefix)
+		}
+	}
+	for _, n := range l.Sequence(sections["allowed_origins"], "allowed_origins") {
+		if text, ok := l.text(n, "an allowed origin"); ok {
+			if u, err := url.Parse(text); err != nil || u.Scheme+"://"+u.Host != text || u.Host == "" || !l.secureOrDev(u, c.InsecureDev) {
+				l.Errorf(n, "E104", "write it like https://shop.example.com: scheme, host and port, nothing else", "not an origin")
+			}
+			c.AllowedOrigins = append(c.AllowedOrigins, text)
+		}
+	}
+	l.database(sections["database"], &c.Database)
+	l.signing(sections["signing"], &c.Signing)
+	l.cookieKeys(sections["cookie_keys"], c)
+	l.session(sections["session"], &c.Session)
+	if n := sections["rules"]; n != nil {
+		if text, ok := l.text(n, "rules"); ok {
+			c.Rules = l.path(text)
+		}
+	}
+	for _, e := range l.Mapping(sections["users"], "users", configKeys["users"]...) {
+		if e.Value.Tag == "!!null" || e.Value.Value == "" && e.Value.Kind == yaml.ScalarNode && !l.broken[e.Value] {
+			continue
+		}
+		if text, ok := l.text(e.Value, "users.hook"); ok && !hookName.MatchString(text) {
+			l.Errorf(e.Value, "E104", "write it like public.bridge_user: schema, dot, function, in lower case", "not a function name")
+		} else {
+			c.Hook = text
+		}
+	}
+	if n := sections["anonymous"]; n != nil {
+		if text, ok := l.text(n, "anonymous"); ok && text != "refuse" {
+			l.Errorf(n, "E104", "write refuse: a role for people without session comes with /auth and the proxy",
+				"this version has no anonymous role")
+		}
+	}
+	if n := sections["proxy"]; n != nil {
+		l.Errorf(n, "E104", "leave `proxy` out: let the page ask /api_token and call PostgREST itself", "this version has no reverse proxy")
+	}
+	l.providers(sections["providers"], c)
+	return c
+}
+
+// text is Document.Text without a second finding for a scalar whose variables are missing.
+func (l *configLoader) text(n *yaml.Node, what string) (string, bool) {
+	if l.broken[n] {
+		return "", false
+	}
+	text, ok := l.Text(n, what)
+	if ok && text == "" {
+		l.Errorf(n, "E104", "", "%s is empty", what)
+		return "", false
+	}
+	return text, ok
+}
+
+func (l *configLoader) path(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(l.dir, name)
+}
+
+// oneOf reads a text that must be among the allowed ones.
+func (l *configLoader) oneOf(n *yaml.Node, what string, allowed ...string) string {
+	text, ok := l.text(n, what)
+	if ok && !slices.Contains(allowed, text) {
+		l.Errorf(n, "E104", "allowed: "+strings.Join(allowed, ", "), "unknown value of %s", what)
+	}
+	return text
+}
+
+func (l *configLoader) address(n *yaml.Node, what string, to *string) {
+	if n == nil {
+		return
+	}
+	text, ok := l.text(n, what)
+	if !ok {
+		return
+	}
+	if _, _, err := net.SplitHostPort(text); err != nil {
+		l.Errorf(n, "E104", `write it like ":8080" or "127.0.0.1:9090"`, "%s must be host:port", what)
+		return
+	}
+	*to = text
+}
+
+// isLoopback reports whether a URL's host name can only mean this machine.
+func isLoopback(u *url.URL) bool {
+	host := u.Hostname()
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.IsLoopback()
+}
+
+func (l *configLoader) secureOrDev(u *url.URL, insecureDev bool) bool {
+	return u.Scheme == "https" || u.Scheme == "http" && insecureDev && isLoopback(u)
+}
+
+func (l *configLoader) publicURL(n *yaml.Node, insecureDev bool) *url.URL {
+	if n == nil {
+		l.Errorf(l.Root(), "E104", "public_url: https://app.example.com/auth", "public_url is missing")
+		return nil
+	}
+	text, ok := l.text(n, "public_url")
+	if !ok {
+		return nil
+	}
+	u, err := url.Parse(strings.TrimSuffix(text, "/"))
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+		l.Errorf(n, "E104", "write it like https://app.example.com/auth", "public_url is not a URL")
+	case !l.secureOrDev(u, insecureDev):
+		l.Errorf(n, "E104", "use https; on this machine alone, http://localhost:8080 with insecure_dev: true works too",
+			"public_url must be https")
+	case insecureDev && !isLoopback(u):
+		l.Errorf(n, "E104", "remove insecure_dev, it is for loopback and *.localhost only", "insecure_dev with a public host name")
+	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(text, "#"):
+		l.Errorf(n, "E104", "scheme, host, port and path prefix only", "public_url has a user, query or fragment")
+	case u.Host != strings.ToLower(u.Host):
+		l.Errorf(n, "E104", "browsers send it in lower case", "the host of public_url is not in lower case")
+	case !publicPath.MatchString(u.EscapedPath()) || strings.Contains(u.Path+"/", "/../") || strings.Contains(u.Path+"/", "/./"):
+		l.Errorf(n, "E104", "plain segments such as /auth", "the path of public_url")
+	default:
+		return u
+	}
+	return nil
+}
+
+func (l *configLoader) database(n *yaml.Node, to *DatabaseConfig) {
+	to.Authenticator = "authenticator"
+	var urlNode, ownerNode *yaml.Node
+	for _, e := range l.Mapping(n, "database", configKeys["database"]...) {
+		switch e.Key {
+		case "url":
+			urlNode = e.Value
+		case "owner_url":
+			ownerNode = e.Value
+		case "authenticator":
+			to.Authenticator, _ = l.text(e.Value, "database.authenticator")
+		case "listen":
+			l.oneOf(e.Value, "database.listen", "auto", "off")
+		}
+	}
+	to.URL = l.databaseURL(urlNode, n, "database.url", "DATABASE_URL", true)
+	to.OwnerURL = l.databaseURL(ownerNode, n, "database.owner_url", "DATABASE_OWNER_URL", false)
+	if to.OwnerURL.Empty() {
+		to.OwnerURL = to.URL
+	}
+}
+
+func (l *configLoader) session(n *yaml.Node, to *SessionConfig) {
+	for _, e := range l.Mapping(n, "session", configKeys["session"]...) {
+		d, ok := l.Duration(e.Value, "session."+e.Key)
+		switch {
+		case !ok:
+		case e.Key == "idle":
+			to.Idle = d
+		case e.Key == "absolute":
+			to.Absolute = d
+		}
+	}
+	if to.Idle > to.Absolute {
+		l.Errorf(n, "E104", "make idle the shorter one", "session.idle (%s) is longer than session.absolute (%s)", to.Idle, to.Absolute)
+	}
+	if limit := 366 * 24 * time.Hour; to.Absolute > limit {
+		l.Errorf(n, "E104", "at most 8784h", "session.absolute is longer than a year")
+	}
+}
