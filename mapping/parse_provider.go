@@ -17,6 +17,7 @@ type provider struct {
 	authoritative []string // domains whose mailboxes it may vouch for; nil: any
 	verification  verification
 	tenants       []string
+	at            strictyaml.Finding // a finding at its line, to be filled in
 
 	claims      []*claim
 	byName      map[string]*claim
@@ -43,7 +44,7 @@ func (l *loader) loadProviders(root, n *yaml.Node) {
 }
 
 func (l *loader) loadProvider(e strictyaml.Entry) *provider {
-	p := &provider{name: e.Key, byName: map[string]*claim{}}
+	p := &provider{name: e.Key, byName: map[string]*claim{}, at: l.doc.Finding(e.KeyNode, "", "", "")}
 	what := fmt.Sprintf("provider %q", e.Key)
 	options := l.fields(e.Value, what, "preset", "client", "authoritative_for", "email_verified", "tenants", "claims")
 	client := l.loadPreset(e, p, options)
