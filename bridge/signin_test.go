@@ -1,0 +1,332 @@
+package bridge_test
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/oidc-bridge/oidc-bridge/bridge/bridgetest"
+)
+
+// TestLoginCosts holds the exact price of a login (P6): nothing in the database before the callback, one transaction in one round trip in
+// it, one call to the provider.
+func TestLoginCosts(t *testing.T) {
+	t.Parallel()
+	var counts *bridgetest.Counts
+	s := newService(t, withDatabaseURL(func(db *bridgetest.Database) string {
+		var url string
+		url, counts = bridgetest.CountRoundTrips(t, db.URL)
+		return url
+	}))
+	// pgx prepares a statement at its first use on a connection, and discovery and keys are fetched once.
+	for _, subject := range []string{"carl", "ada"} {
+		s.login(subject, "/")
+	}
+	counts.Reset()
+	s.OP.ForgetRequests()
+
+	b := bridgetest.NewBrowser()
+	page, err := b.Open(t.Context(), s.URL+"/login")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := counts.RoundTrips(); got != 0 {
+		t.Errorf("/login made %d round trips: %q", got, counts.Statements())
+	}
+	if _, err := b.ChoosePersona(t.Context(), page, "cora"); err != nil {
+		t.Fatal(err)
+	}
+	if got := counts.RoundTrips(); got != 1 || len(counts.Statements()) != 3 || counts.Begins() != 0 {
+		t.Errorf("the callback of a first login made %d round trips: %q", got, counts.Statements())
+	}
+	for endpoint, want := range map[string]int{"token": 1, "userinfo": 0, "jwks": 0, "discovery": 0} {
+		if got := s.OP.Calls(endpoint); got != want {
+			t.Errorf("%d calls to %s, want %d", got, endpoint, want)
+		}
+	}
+
+	s.token(b)
+	counts.Reset()
+	if page, _ := s.token(b); page.Status != 200 || counts.RoundTrips() != 1 || len(counts.Statements()) != 1 {
+		t.Errorf("/api_token made %d round trips: %q", counts.RoundTrips(), counts.Statements())
+	}
+	counts.Reset()
+	forged := bridgetest.NewBrowser()
+	for _, c := range b.Cookies(s.URL) {
+		c.Value = strings.Repeat("A", len(c.Value))
+		if err := forged.SetCookie(s.URL, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if page, _ := s.token(forged); page.Status != 401 || counts.RoundTrips() != 0 {
+		t.Errorf("a forged cookie got %d and made %d round trips", page.Status, counts.RoundTrips())
+	}
+}
+
+// TestAttack_IL10_FirstLoginRace: fifty browsers of one person come back at the same moment.
+func TestAttack_IL10_FirstLoginRace(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	const browsers = 50
+	callbacks := make([]func() *bridgetest.Page, browsers)
+	for i := range callbacks {
+		b := bridgetest.NewBrowser()
+		page, err := b.Open(t.Context(), s.URL+"/login")
+		if err != nil {
+			t.Fatal(err)
+		}
+		callbacks[i] = func() *bridgetest.Page {
+			page, err := b.ChoosePersona(t.Context(), page, "carl")
+			if err != nil {
+				t.Error(err)
+				return nil
+			}
+			return page
+		}
+	}
+	var wg sync.WaitGroup
+	for _, callback := range callbacks {
+		wg.Go(func() {
+			if page := callback(); page != nil && page.URL.Path != "/" {
+				t.Errorf("%s: %s", page.URL, page.Text())
+			}
+		})
+	}
+	wg.Wait()
+	for table, want := range map[string]int{"users": 1, "identities": 1, "sessions": browsers} {
+		if got := row[int](t, s.DB, "SELECT count(*)::int FROM bridge."+table); got != want {
+			t.Errorf("%d rows in %s, want %d", got, table, want)
+		}
+	}
+}
+
+func TestAttack_IL09_DisabledUserCannotLogIn(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	b, _ := s.login("carl", "/")
+	if page, _ := s.token(b); page.Status != 200 {
+		t.Fatal(page.Status)
+	}
+	exec(t, s.DB, "UPDATE bridge.users SET disabled_at = now()")
+	if page, body := s.token(b); page.Status != 401 || body["token"] != nil {
+		t.Errorf("a live session of a disabled user got %d", page.Status)
+	}
+	sessions := row[int](t, s.DB, "SELECT count(*)::int FROM bridge.sessions")
+	fresh, page := s.login("carl", "/")
+	if page.Status != 403 || !strings.Contains(page.Text(), "Your account is disabled") {
+		t.Errorf("%d %s", page.Status, page.Text())
+	}
+	if page, _ := s.token(fresh); page.Status != 401 {
+		t.Errorf("a disabled user got %d", page.Status)
+	}
+	if got := row[int](t, s.DB, "SELECT count(*)::int FROM bridge.sessions"); got != sessions {
+		t.Errorf("%d sessions, were %d", got, sessions)
+	}
+	if row[bool](t, s.DB, "SELECT disabled_at IS NULL FROM bridge.users") {
+		t.Error("the login enabled the user")
+	}
+	if reason := row[string](t, s.DB, "SELECT reason FROM bridge.events ORDER BY id DESC LIMIT 1"); reason != "user is disabled" {
+		t.Errorf("event: %s", reason)
+	}
+}
+
+func TestAttack_IL02_SameSubjectAtTwoIssuers(t *testing.T) {
+	t.Parallel()
+	db := bridgetest.DB(t)
+	first, second := newService(t, withDatabase(db)), newService(t, withDatabase(db))
+	b1, _ := first.login("carl", "/")
+	b2, _ := second.login("carl", "/")
+	_, one := first.token(b1)
+	_, two := second.token(b2)
+	if claims(t, one["token"])["user_id"] == claims(t, two["token"])["user_id"] {
+		t.Error("one user for two issuers")
+	}
+}
+
+func TestAttack_IL11_SubjectsAreComparedByteByByte(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	subjects := []string{"alice", "Alice", "ALICE", "al\u00efce", "ali\u0308ce", "аlice"}
+	for _, subject := range subjects {
+		s.OP.SetPersonas(bridgetest.Persona{Subject: subject, Name: subject, IDToken: personas[1].IDToken})
+		if _, page := s.login(subject, "/"); page.URL.Path != "/" {
+			t.Fatalf("%q: %s", subject, page.Text())
+		}
+	}
+	if got := row[int](t, s.DB, "SELECT count(*)::int FROM bridge.users"); got != len(subjects) {
+		t.Errorf("%d users for %d subjects", got, len(subjects))
+	}
+}
+
+const rowRules = `
+version: 1
+providers: { op: { preset: generic, claims: { groups: { type: set, default: [] } } } }
+roles: { admin: { privileged: true }, customer: {}, anonymous: {} }
+rules:
+  - name: staff
+    when: { email_domain: example.com }
+    role: { from: users, allow: [customer, anonymous], default: customer }
+  - { name: admins, when: { groups: /admins }, role: admin }
+default: deny
+tests:
+  - { name: an admin, provider: op, claims: { sub: a, groups: [/admins] }, expect: { role: admin }, refuse_if: [ { groups: null } ] }
+`
+
+func TestRoleFromTheUsersRow(t *testing.T) {
+	t.Parallel()
+	s := newService(t, withRules(rowRules))
+	b, _ := s.login("carl", "/")
+	role := func(want string) {
+		t.Helper()
+		page, body := s.token(b)
+		if want == "" {
+			if page.Status != 403 || body["token"] != nil || body["code"] == "" || body["reason"] != "access_denied" || page.Header.Get("Cache-Control") != "no-store" {
+				t.Errorf("%d %s", page.Status, page.Body)
+			}
+			return
+		}
+		if page.Status != 200 || claims(t, body["token"])["role"] != s.DB.Role(want) {
+			t.Errorf("want role %s: %d %s", want, page.Status, page.Body)
+		}
+	}
+	role("customer")
+	exec(t, s.DB, s.DB.SQL("UPDATE bridge.users SET role = 'anonymous'"))
+	role("anonymous")
+	exec(t, s.DB, s.DB.SQL("UPDATE bridge.users SET role = 'admin'")) // which the rule does not allow
+	role("")
+	if n := row[int](t, s.DB, "SELECT count(*)::int FROM bridge.events WHERE kind = 'decision'"); n != 2 {
+		t.Errorf("%d events for two changes", n)
+	}
+	role("") // and the second refusal is no change
+	if n := row[int](t, s.DB, "SELECT count(*)::int FROM bridge.events WHERE kind = 'decision'"); n != 2 {
+		t.Errorf("%d events for two changes", n)
+	}
+	_, page := s.login("carl", "/")
+	if page.Status != 403 {
+		t.Errorf("a login with a row role that the rule does not allow: %d", page.Status)
+	}
+	if n := row[int](t, s.DB, "SELECT count(*)::int FROM bridge.sessions"); n != 1 {
+		t.Errorf("%d sessions", n)
+	}
+	exec(t, s.DB, "UPDATE bridge.users SET role = NULL")
+	role("customer")
+}
+
+func TestUsersHook(t *testing.T) {
+	t.Parallel()
+	db := bridgetest.DB(t)
+	exec(t, db, db.SQL(`
+CREATE TABLE public.people (id int GENERATED ALWAYS AS IDENTITY (START 700) PRIMARY KEY, sub text UNIQUE, role text NOT NULL DEFAULT 'customer');
+GRANT SELECT, INSERT, UPDATE ON public.people TO bridge_runtime;
+GRANT USAGE ON SCHEMA public TO bridge_runtime;
+CREATE FUNCTION public.person(identity jsonb) RETURNS TABLE (user_id text, role text, refuse text) LANGUAGE plpgsql AS $$
+BEGIN
+	IF identity ->> 'subject' = 'cora' THEN
+		RETURN QUERY SELECT NULL, NULL, 'You are not on the list.'::text;
+		RETURN;
+	END IF;
+	RETURN QUERY INSERT INTO public.people AS p (sub) VALUES (identity ->> 'subject')
+		ON CONFLICT (sub) DO UPDATE SET sub = excluded.sub RETURNING p.id::text, p.role, NULL::text;
+END $$;`))
+	s := newService(t, withDatabase(db), withRules(rowRules), withConfig("users: { hook: public.person }"))
+
+	b, _ := s.login("carl", "/")
+	_, body := s.token(b)
+	got := claims(t, body["token"])
+	if got["user_id"] != "700" || got["sub"] != "700" || got["role"] != db.Role("customer") {
+		t.Errorf("%v", got)
+	}
+	exec(t, db, db.SQL("UPDATE public.people SET role = 'anonymous'"))
+	b, _ = s.login("carl", "/")
+	_, body = s.token(b)
+	if again := claims(t, body["token"]); again["user_id"] != "700" || again["role"] != db.Role("anonymous") {
+		t.Errorf("second login: %v", again)
+	}
+	refused, page := s.login("cora", "/")
+	if page.Status != 403 || !strings.Contains(page.Text(), "You are not on the list.") {
+		t.Errorf("%d %s", page.Status, page.Text())
+	}
+	if page, _ := s.token(refused); page.Status != 401 {
+		t.Errorf("refused by the hook, got %d", page.Status)
+	}
+	if n := row[int](t, db, "SELECT count(*)::int FROM bridge.users"); n != 1 {
+		t.Errorf("%d users rows", n)
+	}
+	exec(t, db, "ALTER TABLE public.people ADD CHECK (sub <> 'ada')")
+	if _, page := s.login("ada", "/"); page.Status != 503 || strings.Contains(page.Text(), "constraint") {
+		t.Errorf("a hook that fails: %d %s", page.Status, page.Text())
+	}
+	if n := row[int](t, db, "SELECT count(*)::int FROM bridge.sessions"); n != 2 {
+		t.Errorf("%d sessions", n)
+	}
+}
+
+func TestAttack_SC01_SessionFixation(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	b, _ := s.login("ada", "/")
+	before := b.Clone()
+	if page := s.loginWith(b, "carl", "/"); page.URL.Path != "/" {
+		t.Fatal(page.Text())
+	}
+	_, body := s.token(b)
+	if role := claims(t, body["token"])["role"]; role != s.DB.Role("customer") {
+		t.Errorf("the new login has role %v", role)
+	}
+	if page, _ := s.token(before); page.Status != 401 {
+		t.Errorf("the session that the login replaced still answers %d", page.Status)
+	}
+	if n := row[int](t, s.DB, "SELECT count(*)::int FROM bridge.sessions"); n != 1 {
+		t.Errorf("%d sessions", n)
+	}
+}
+
+func TestAttack_SC04_DumpedHashesDoNotLogIn(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	b, _ := s.login("carl", "/")
+	cookie := sessionCookie(t, s, b)
+	stored := row[[]byte](t, s.DB, "SELECT token_hash FROM bridge.sessions")
+	if dump := row[string](t, s.DB, "SELECT string_agg(s::text, ' ') FROM bridge.sessions s"); strings.Contains(dump, cookie.Value) {
+		t.Error("the database holds the cookie")
+	}
+	for _, value := range [][]byte{stored, append(stored, make([]byte, 16)...)} {
+		thief := bridgetest.NewBrowser()
+		forged := *cookie
+		forged.Value = encode(value)
+		if err := thief.SetCookie(s.URL, &forged); err != nil {
+			t.Fatal(err)
+		}
+		if page, _ := s.token(thief); page.Status != 401 {
+			t.Errorf("a dumped hash got %d", page.Status)
+		}
+	}
+}
+
+func sessionCookie(t *testing.T, s *service, b *bridgetest.Browser) *http.Cookie {
+	t.Helper()
+	for _, c := range b.Cookies(s.URL) {
+		if strings.HasPrefix(c.Name, "session-") {
+			return c
+		}
+	}
+	t.Fatal("no session cookie")
+	return nil
+}
+
+// exec runs statements as superuser.
+func exec(t *testing.T, db *bridgetest.Database, sql string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), db.AdminURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.PgConn().Exec(t.Context(), sql).ReadAll(); err != nil {
+		t.Fatal(err)
+	}
+}
