@@ -120,32 +120,29 @@ func (e Explanation) NearMisses() []string {
 	}
 	var misses []string
 	for _, s := range e.Steps {
-		if s.Kind != "rule" {
-			continue
-		}
-		if unmet := s.unmet(); len(unmet) == 1 && len(s.Lines) > 1 {
+		if unmet, met := s.tally(); s.Kind == "rule" && len(unmet) == 1 && met > 0 {
 			misses = append(misses, fmt.Sprintf("near miss: rule %q lacks only: %s %s", s.Name, unmet[0].Part, unmet[0].Text))
 		}
 	}
 	return misses
 }
 
-// unmet returns the lines that keep the step from matching. The lines of a table stand for one.
-func (s *Step) unmet() []Line {
-	var unmet []Line
+// tally returns the lines that keep the step from matching, and how many lines of `when` are met. The lines of a table stand for one.
+func (s *Step) tally() (unmet []Line, met int) {
 	tableSeen := false
 	for _, l := range s.Lines {
-		met := "yes"
-		if l.Part == "unless" {
-			met = "no"
-		}
-		if l.Result == met || l.Part == "by" && tableSeen {
-			continue
+		switch {
+		case l.Part == "unless" && l.Result == "no":
+		case l.Part == "by" && (l.Result == "yes" || tableSeen):
+		case l.Part == "when" && l.Result == "yes":
+			met++
+		case l.Part == "until" && l.Result == "yes":
+		default:
+			unmet = append(unmet, l)
 		}
 		tableSeen = tableSeen || l.Part == "by"
-		unmet = append(unmet, l)
 	}
-	return unmet
+	return unmet, met
 }
 
 // String is the decision in one line, without any claim's value.

@@ -88,7 +88,7 @@ func (l *loader) version(root, n *yaml.Node) {
 // required returns whether a section is there and adds E104 when not.
 func (l *loader) required(root, n *yaml.Node, name, fix string) bool {
 	if n == nil {
-		l.doc.Errorf(root, "E104", fix, "%s: is missing", name)
+		l.doc.Errorf(root, "E104", fix, "the section %s is missing", name)
 	}
 	return n != nil
 }

@@ -23,7 +23,7 @@ func (l *loader) loadDeny(n *yaml.Node) {
 		if when := options["when"]; when != nil {
 			r.when = l.conditions(p, when, "when", toDeny)
 		} else {
-			l.doc.Errorf(item, "E108", "write `when:` with at least one line", "deny rule %q has no condition", r.name)
+			l.doc.Errorf(item, "E108", "write `when:` with at least one line", "%s has no condition", label("deny rule", r.name))
 		}
 		r.message = l.optionalText(options["message"], "message")
 		l.optionalText(options["why"], "why")
@@ -52,7 +52,7 @@ func (l *loader) loadRule(item *yaml.Node, options map[string]*yaml.Node, token 
 	if when := options["when"]; when != nil {
 		r.when = l.conditions(p, when, "when", toGrant)
 	} else if options["by"] == nil {
-		l.doc.Errorf(item, "E108", "write `when:` with at least one line", "rule %q has no condition: it would hold for everybody", r.name)
+		l.doc.Errorf(item, "E108", "write `when:` with at least one line", "%s has no condition: it would hold for everybody", label("rule", r.name))
 	}
 	r.unless = l.loadUnless(p, options["unless"])
 	l.loadOutcome(p, r, item, options)
@@ -66,6 +66,14 @@ func (l *loader) loadRule(item *yaml.Node, options map[string]*yaml.Node, token 
 		l.checkSources(p, own)
 		p.rules = append(p.rules, r)
 	}
+}
+
+// label names a rule in a finding; it may be the one without a name.
+func label(kind, name string) string {
+	if name == "" {
+		return "this " + kind
+	}
+	return fmt.Sprintf("%s %q", kind, name)
 }
 
 func (l *loader) ruleName(item, n *yaml.Node, what string) string {
@@ -131,15 +139,15 @@ func (l *loader) loadOutcome(p *provider, r *rule, item *yaml.Node, options map[
 	role, by, to := options["role"], options["by"], options["to"]
 	switch {
 	case role != nil && (by != nil || to != nil):
-		l.doc.Errorf(role, "E104", "keep either role or by and to", "rule %q has a role and a table", r.name)
+		l.doc.Errorf(role, "E104", "keep either role or by and to", "%s has a role and a table", label("rule", r.name))
 	case by != nil && to == nil:
-		l.doc.Errorf(by, "E104", "write `to:` with lines such as `- api-write: editor`", "rule %q has by without to", r.name)
+		l.doc.Errorf(by, "E104", "write `to:` with lines such as `- api-write: editor`", "%s has by without to", label("rule", r.name))
 	case by == nil && to != nil:
-		l.doc.Errorf(to, "E104", "write `by:` with the name of a claim", "rule %q has to without by", r.name)
+		l.doc.Errorf(to, "E104", "write `by:` with the name of a claim", "%s has to without by", label("rule", r.name))
 	case by != nil:
 		l.loadTable(p, r, by, to)
 	case role == nil:
-		l.doc.Errorf(item, "E107", "write `role:`", "rule %q gives no role", r.name)
+		l.doc.Errorf(item, "E107", "write `role:`", "%s gives no role", label("rule", r.name))
 	case role.Kind == yaml.MappingNode:
 		r.row = l.loadRowRole(role)
 	default:

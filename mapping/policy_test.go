@@ -41,7 +41,7 @@ type policy struct {
 
 func newPolicy(t testing.TB, rules string) policy {
 	t.Helper()
-	if !strings.HasPrefix(rules, "version:") {
+	if !strings.Contains("\n"+rules, "\nversion:") {
 		rules = staff + rules
 	}
 	if !strings.Contains(rules, "\ndefault:") {

@@ -59,7 +59,10 @@ func (f Finding) String() string {
 	}
 	b.WriteString(": " + f.Message)
 	if f.Source != "" {
-		fmt.Fprintf(&b, "\n%6d | %s\n       | %s^", f.Line, f.Source, strings.Repeat(" ", max(f.Column-1, 0)))
+		fmt.Fprintf(&b, "\n%6d | %s", f.Line, f.Source)
+		if f.Column <= utf8.RuneCountInString(f.Source)+1 {
+			fmt.Fprintf(&b, "\n       | %s^", strings.Repeat(" ", max(f.Column-1, 0)))
+		}
 	}
 	if f.Fix != "" {
 		b.WriteString("\n       = " + f.Fix)
@@ -122,6 +125,7 @@ func parse(d *Document, text []byte) *Document {
 		return d
 	}
 	d.lines = strings.Split(string(text), "\n")
+	d.refuseBidi()
 
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	var document yaml.Node
@@ -166,6 +170,17 @@ func invalidUTF8(text []byte) int {
 	}
 	return at
 }
+
+// refuseBidi finds the characters that reorder text: with them a reviewer reads another line than the program.
+func (d *Document) refuseBidi() {
+	for i, line := range d.lines {
+		if at := strings.IndexFunc(line, bidi); at >= 0 {
+			d.add(i+1, utf8.RuneCountInString(line[:at])+1, Error, "E101", "a character that reorders text", "remove the line and type it anew")
+		}
+	}
+}
+
+func bidi(r rune) bool { return '\u202a' <= r && r <= '\u202e' || '\u2066' <= r && r <= '\u2069' }
 
 // refuseMagic finds anchors, aliases, merge keys and tags anywhere in the tree. It does not follow aliases, so it ends.
 func (d *Document) refuseMagic(n *yaml.Node) {
@@ -312,7 +327,7 @@ func (d *Document) Bool(n *yaml.Node, what string) (value, ok bool) {
 		return false, false
 	}
 	if n.Kind != yaml.ScalarNode || n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0 || n.Value != "true" && n.Value != "false" {
-		d.Errorf(n, "E104", "write true or false", "%s must be true or false, this is %s", what, kind(n))
+		d.Errorf(n, "E104", "", "%s must be true or false", what)
 		return false, false
 	}
 	return n.Value == "true", true
