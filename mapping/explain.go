@@ -127,20 +127,21 @@ func (e Explanation) NearMisses() []string {
 	return misses
 }
 
-// tally returns the lines that keep the step from matching, and how many lines of `when` are met. The lines of a table stand for one.
+// tally returns the lines that keep the step from matching, and how many lines of `when` are met. The lines of a table stand for one: the
+// last, which is the one that matched if any did.
 func (s *Step) tally() (unmet []Line, met int) {
-	tableSeen := false
-	for _, l := range s.Lines {
-		switch {
-		case l.Part == "unless" && l.Result == "no":
-		case l.Part == "by" && (l.Result == "yes" || tableSeen):
-		case l.Part == "when" && l.Result == "yes":
-			met++
-		case l.Part == "until" && l.Result == "yes":
-		default:
-			unmet = append(unmet, l)
+	for i, l := range s.Lines {
+		wanted := "yes"
+		if l.Part == "unless" {
+			wanted = "no"
 		}
-		tableSeen = tableSeen || l.Part == "by"
+		switch {
+		case l.Part == "by" && i < len(s.Lines)-1:
+		case l.Result != wanted:
+			unmet = append(unmet, l)
+		case l.Part == "when":
+			met++
+		}
 	}
 	return unmet, met
 }

@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -240,8 +241,16 @@ func (d *Document) finding(line, column int, severity, code, message, fix string
 
 const longestSource = 160
 
+// visible keeps what would command a terminal or reorder the line out of a finding.
+func visible(r rune) rune {
+	if r != '\t' && unicode.IsControl(r) || bidi(r) {
+		return utf8.RuneError
+	}
+	return r
+}
+
 func (d *Document) source(line string) string {
-	line = strings.TrimRight(line, "\r")
+	line = strings.Map(visible, strings.TrimRight(line, "\r"))
 	if d.HideValues {
 		if key, _, found := strings.Cut(line, ":"); found && !strings.ContainsAny(key, `"'{[`) {
 			return key + ": …"
