@@ -25,7 +25,7 @@ type CountingProxy struct {
 
 	mu     sync.Mutex
 	open   map[net.Conn]bool // both sides of every connection
-	closed bool
+	cut    bool              // no connection lives, and none is let through
 	tasks  sync.WaitGroup
 }
 
@@ -63,14 +63,26 @@ func (p *CountingProxy) Counts() *Counts { return &p.counts }
 // Close cuts all connections and waits until they are gone.
 func (p *CountingProxy) Close() error {
 	err := p.listener.Close()
+	p.Cut()
+	p.tasks.Wait()
+	return err
+}
+
+// Cut ends all connections and lets no new one through, as when the server is down.
+func (p *CountingProxy) Cut() {
 	p.mu.Lock()
-	p.closed = true
+	defer p.mu.Unlock()
+	p.cut = true
 	for conn := range p.open {
 		conn.Close()
 	}
-	p.mu.Unlock()
-	p.tasks.Wait()
-	return err
+}
+
+// Mend ends a Cut.
+func (p *CountingProxy) Mend() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cut = false
 }
 
 func (p *CountingProxy) accept() {
@@ -105,7 +117,7 @@ func (p *CountingProxy) forward(client net.Conn) {
 func (p *CountingProxy) track(conn net.Conn) (untrack func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed {
+	if p.cut {
 		conn.Close()
 	}
 	p.open[conn] = true

@@ -114,6 +114,13 @@ func NewAPI(t testing.TB, o APIOptions) *API {
 // cleanup functions.
 func CountRoundTrips(t testing.TB, databaseURL string) (proxiedURL string, counts *Counts) {
 	t.Helper()
+	p := NewCountingProxy(t, databaseURL)
+	return p.URL(), p.Counts()
+}
+
+// NewCountingProxy is StartCountingProxy for a test, which closes it.
+func NewCountingProxy(t testing.TB, databaseURL string) *CountingProxy {
+	t.Helper()
 	p, err := StartCountingProxy(t.Context(), databaseURL)
 	if err != nil {
 		t.Fatal(err)
@@ -123,7 +130,7 @@ func CountRoundTrips(t testing.TB, databaseURL string) (proxiedURL string, count
 			t.Error(err)
 		}
 	})
-	return p.URL(), p.Counts()
+	return p
 }
 
 // Await polls until the condition holds; after ten seconds it fails the test. what completes the sentence "waited in vain for …".

@@ -1,0 +1,244 @@
+package bridge_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/oidc-bridge/oidc-bridge/bridge/bridgetest"
+)
+
+// hostileTargets are places that a login must not return to: other hosts in some browser's reading, and our own endpoints.
+var hostileTargets = []string{
+	"//evil.com", "///evil.com", "////evil.com/", "https://evil.com", "http://evil.com", "https:evil.com", "https:/\\evil.com", "https:/evil.com",
+	"//evil.com/..", "/..//evil.com", "/.//evil.com", "/./evil", "/../evil", "/a/../../evil", "/a//b", "/%2fevil.com", "/%2f%2fevil.com", "/%2F/evil.com",
+	"/\\evil.com", "\\\\evil.com", "\\/evil.com", "/%5cevil.com", "/%5Cevil.com", "/a\\b", "/\tevil", "/\t/evil.com", "/\n/evil.com", "/\r/evil.com",
+	"/ /evil.com", " //evil.com", " /x", "\t//evil.com", "/\x00/evil.com", "/\u2028/evil", "/\u00a0/evil", "/\uff0fevil.com", "/%00", "/%0d%0aSet-Cookie:x=1",
+	"/%2e%2e/x", "/%2e%2e%2fevil", "/.%2e/x", "/%", "/%zz", "javascript:alert(1)", "JavaScript:alert(1)", "data:text/html,x", "vbscript:x", "blob:x",
+	"evil.com", "@evil.com", ".evil.com", "?x", "#x", "", "http:///evil.com", "//127.0.0.1@evil.com", "https://shop.example.com@evil.com/",
+	"https://shop.example.com.evil.com/", "https://evilshop.example.com/", "https://shop.example.com:444/", "https://shop.example.com./",
+	"https://shop.example.com。/", "HTTPS://shop.example.com/", "https://SHOP.example.com/", "http://shop.example.com/", "https://shop.example.com",
+	"https://shop.example.com//evil", "https://shop.example.com/\\evil", "/" + strings.Repeat("x", 512), "/\"><script>", "/<script>", "/{x}", "/^", "/|", "/`",
+	"/auth/login", "/auth/login/corp", "/auth/callback/corp?code=x", "/auth/logout", "/auth/api_token", "/auth/me", "/auth/LOGOUT", "/auth/log%6fut",
+	"/auth/logout/", "/auth/logout?x",
+}
+
+// TestAttack_RD01_OpenRedirect: RD-01 to RD-04. The page of the logout carries the checked target, so it shows what a login would return to.
+func TestAttack_RD01_OpenRedirect(t *testing.T) {
+	t.Parallel()
+	h := httpsService(t, "allowed_origins: [https://shop.example.com]\n")
+	target := func(returnTo string) string {
+		r := httptest.NewRequest(http.MethodGet, "https://app.example.com/auth/logout?"+url.Values{"return_to": {returnTo}}.Encode(), nil)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		page := bridgetest.Page{URL: r.URL, Header: w.Header(), Body: w.Body.Bytes()}
+		return page.Forms()[0].Fields.Get("return_to")
+	}
+	for _, hostile := range hostileTargets {
+		if got := target(hostile); got != "/" {
+			t.Errorf("%q returns to %q", hostile, got)
+		}
+	}
+	for _, good := range []string{
+		"/", "/orders", "/orders/7?x=1&y=a%20b#z", "/a.b/c~d", "/search?q=https://example.com//x", "/auth", "/authors", "/auth/help", "/%C3%A4", "/a%20b",
+		"https://shop.example.com/", "https://shop.example.com/cart?x=1", "/" + strings.Repeat("x", 511), "/login", "/a+b;c=d,e",
+	} {
+		if got := target(good); got != good {
+			t.Errorf("%q returns to %q", good, got)
+		}
+	}
+}
+
+func TestLoginReturnsToTheCheckedPlace(t *testing.T) {
+	t.Parallel()
+	s := newService(t, withPrefix("/auth"))
+	for given, want := range map[string]string{"/orders?x=1": "/orders?x=1", "//evil.com": "/", "/auth/logout": "/", "": "/"} {
+		if _, page := s.login("carl", url.QueryEscape(given)); page.URL.String() != strings.TrimSuffix(s.URL, "/auth")+want {
+			t.Errorf("%q returned to %s", given, page.URL)
+		}
+	}
+}
+
+// TestAttack_RD05_RouterRedirects: the router itself never sends a browser to another host.
+func TestAttack_RD05_RouterRedirects(t *testing.T) {
+	t.Parallel()
+	h := httpsService(t, "")
+	for _, path := range []string{
+		"//evil.com/login", "//evil.com/auth/login", "/auth//login", "/auth/login/", "/auth/../login", "/auth/%2e%2e/login", "/auth/./login", "/AUTH/login",
+		"/auth/LOGIN", "/login", "/auth/login;x", "/auth/login%00", "/auth/login%2fcorp",
+	} {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.URL.Path, _ = url.PathUnescape(path)
+		r.URL.RawPath = path
+		h.ServeHTTP(w, r)
+		if location := w.Header().Get("Location"); w.Code != 404 || location != "" {
+			t.Errorf("%s: %d %s", path, w.Code, location)
+		}
+	}
+}
+
+// TestAttack_HS03_HeadersOnEveryAnswer walks routes and odd paths.
+func TestAttack_HS03_HeadersOnEveryAnswer(t *testing.T) {
+	t.Parallel()
+	h := httpsService(t, "")
+	for _, request := range []string{
+		"GET /auth/login", "GET /auth/login/nobody", "GET /auth/callback/corp", "GET /auth/api_token", "GET /auth/me", "GET /auth/logout", "POST /auth/logout",
+		"GET /", "GET /auth", "GET /favicon.ico", "TRACE /auth/login", "PUT /auth/api_token", "OPTIONS /auth/api_token", "BREW /auth/login", "HEAD /auth/login",
+		"GET /auth/login?x=" + strings.Repeat("x", 9000), "GET /auth/" + strings.Repeat("x", 3000),
+	} {
+		method, target, _ := strings.Cut(request, " ")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(method, target, nil))
+		for name, want := range map[string]string{
+			"Content-Security-Policy": "default-src 'none'", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "", "X-Frame-Options": "DENY",
+			"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin", "Strict-Transport-Security": "max-age=",
+			"Cache-Control": "no-store", "X-Request-Id": "",
+		} {
+			if got := w.Header().Get(name); got == "" || !strings.Contains(got, want) {
+				t.Errorf("%.40s: %d with %s: %q", request, w.Code, name, got)
+			}
+		}
+		if !strings.Contains(w.Header().Get("Content-Security-Policy"), "frame-ancestors 'none'") || w.Header().Get("Server") != "" {
+			t.Errorf("%.40s: %v", request, w.Header())
+		}
+	}
+}
+
+// TestAttack_HS07_MethodsAndRoutes: what is not in the route table is not there.
+func TestAttack_HS07_MethodsAndRoutes(t *testing.T) {
+	t.Parallel()
+	h := httpsService(t, "")
+	for request, want := range map[string]int{
+		"HEAD /auth/login": 405, "POST /auth/login": 405, "TRACE /auth/login": 405, "PATCH /auth/logout": 405, "DELETE /auth/logout": 405,
+		"HEAD /auth/callback/corp": 405, "POST /auth/callback/corp": 405, "PUT /auth/callback/corp": 405, "OPTIONS /auth/callback/corp": 405,
+		"HEAD /auth/api_token": 405, "POST /auth/api_token": 405, "BREW /auth/login": 405,
+		"GET /auth/login/": 404, "GET /auth/api_token/": 404, "GET /auth/api_token/x.css": 404, "GET /auth/api_token%2fx.js": 404,
+		"GET /auth/api_token;a.css": 404, "GET /metrics": 404, "GET /healthz": 404, "GET /auth/metrics": 404, "GET /debug/pprof/": 404,
+		"GET /auth/.well-known/openid-configuration": 404, "GET /auth/callback": 404, "GET /auth/callback/": 404, "GET /auth/login/nobody": 404,
+	} {
+		method, target, _ := strings.Cut(request, " ")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(method, target, nil))
+		if w.Code != want {
+			t.Errorf("%s: %d, want %d", request, w.Code, want)
+		}
+	}
+}
+
+// TestAttack_HS02_OversizeInput: bounded answers to unbounded requests.
+func TestAttack_HS02_OversizeInput(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	long := strings.Repeat("x", 40<<10)
+	for name, change := range map[string]func(*http.Request){
+		"URL":     func(r *http.Request) { r.URL.RawQuery = "x=" + strings.Repeat("x", 9000) },
+		"header":  func(r *http.Request) { r.Header.Set("X-Long", long) },
+		"cookies": func(r *http.Request) { r.Header.Set("Cookie", strings.Repeat("a=b; ", 9000)) },
+	} {
+		request, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+"/login", nil)
+		change(request)
+		if response := do(t, request); response.StatusCode != 414 && response.StatusCode != 431 {
+			t.Errorf("%s: %d", name, response.StatusCode)
+		}
+	}
+}
+
+// TestAttack_HS05_RequestID: a client's request id is taken when it is harmless, and replaced otherwise.
+func TestAttack_HS05_RequestID(t *testing.T) {
+	t.Parallel()
+	h := httpsService(t, "")
+	for id, taken := range map[string]bool{
+		"abc-123": true, strings.Repeat("a", 64): true, strings.Repeat("a", 65): false, "": false, "a b": false, "a\nb": false, `a"b`: false, "ä": false, "${jndi:x}": false,
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/auth/logout", nil)
+		r.Header["X-Request-Id"] = []string{id}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if got := w.Header().Get("X-Request-Id"); (got == id) != taken || got == "" {
+			t.Errorf("%q became %q", id, got)
+		}
+	}
+}
+
+// TestAttack_TK02_CrossOrigin: who may read /api_token and /me.
+func TestAttack_TK02_CrossOrigin(t *testing.T) {
+	t.Parallel()
+	s := newService(t, withConfig("allowed_origins: [http://127.0.0.1:9999]"))
+	b, _ := s.login("carl", "/")
+	cookie := sessionCookie(t, s, b)
+	for _, test := range []struct {
+		name   string
+		header http.Header
+		status int
+		allow  string
+	}{
+		{"our page", http.Header{"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Mode": {"cors"}, "Sec-Fetch-Dest": {"empty"}}, 200, ""},
+		{"a program", http.Header{}, 200, ""},
+		{"an allowed origin", http.Header{"Origin": {"http://127.0.0.1:9999"}, "Sec-Fetch-Site": {"same-site"}, "Sec-Fetch-Dest": {"empty"}}, 200, "http://127.0.0.1:9999"},
+		{"another origin of the site", http.Header{"Origin": {"http://127.0.0.1:9998"}, "Sec-Fetch-Site": {"same-site"}, "Sec-Fetch-Dest": {"empty"}}, 403, ""},
+		{"another site", http.Header{"Origin": {"https://evil.example"}, "Sec-Fetch-Site": {"cross-site"}}, 403, ""},
+		{"another site, old browser", http.Header{"Origin": {"https://evil.example"}}, 403, ""},
+		{"null", http.Header{"Origin": {"null"}, "Sec-Fetch-Site": {"cross-site"}}, 403, ""},
+		{"null, old browser", http.Header{"Origin": {"null"}}, 403, ""},
+		{"prefix of an allowed origin", http.Header{"Origin": {"http://127.0.0.1:99"}}, 403, ""},
+		{"allowed origin with a path", http.Header{"Origin": {"http://127.0.0.1:9999/"}}, 403, ""},
+		{"upper case", http.Header{"Origin": {"HTTP://127.0.0.1:9999"}}, 403, ""},
+		{"no-cors of another site", http.Header{"Sec-Fetch-Site": {"cross-site"}, "Sec-Fetch-Mode": {"no-cors"}}, 403, ""},
+		{"script element", http.Header{"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Dest": {"script"}}, 403, ""},
+		{"image", http.Header{"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Dest": {"image"}}, 403, ""},
+		{"embed", http.Header{"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Dest": {"embed"}}, 403, ""},
+		{"iframe", http.Header{"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Dest": {"iframe"}}, 403, ""},
+		{"style", http.Header{"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Dest": {"style"}}, 403, ""},
+		{"navigation", http.Header{"Sec-Fetch-Site": {"none"}, "Sec-Fetch-Dest": {"document"}}, 403, ""},
+	} {
+		for _, path := range []string{"/api_token", "/me"} {
+			request, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+path, nil)
+			request.Header = test.header.Clone()
+			request.AddCookie(cookie)
+			response := do(t, request)
+			if response.StatusCode != test.status || response.Header.Get("Access-Control-Allow-Origin") != test.allow {
+				t.Errorf("%s, %s: %d, allow %q", test.name, path, response.StatusCode, response.Header.Get("Access-Control-Allow-Origin"))
+			}
+			if vary := response.Header.Get("Vary"); vary != "Cookie, Origin" {
+				t.Errorf("%s, %s: Vary %q", test.name, path, vary)
+			}
+			if test.status != 200 && response.Header.Get("Cache-Control") != "no-store" {
+				t.Errorf("%s, %s: Cache-Control %q", test.name, path, response.Header.Get("Cache-Control"))
+			}
+		}
+	}
+	for from, want := range map[string]int{"http://127.0.0.1:9999": 204, "https://evil.example": 403, "null": 403} {
+		request, _ := http.NewRequestWithContext(t.Context(), http.MethodOptions, s.URL+"/api_token", nil)
+		request.Header.Set("Origin", from)
+		request.Header.Set("Access-Control-Request-Method", "GET")
+		response := do(t, request)
+		if response.StatusCode != want || (response.Header.Get("Access-Control-Allow-Origin") == from) != (want == 204) {
+			t.Errorf("preflight from %q: %d %v", from, response.StatusCode, response.Header)
+		}
+	}
+}
+
+// TestAttack_TK08_TokenInAURL: a session or token in the URL is nothing.
+func TestAttack_TK08_TokenInAURL(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	b, _ := s.login("carl", "/")
+	cookie := sessionCookie(t, s, b)
+	_, body := s.token(b)
+	for _, query := range []url.Values{
+		{cookie.Name: {cookie.Value}}, {"access_token": {body["token"].(string)}}, {"token": {body["token"].(string)}}, {"session": {cookie.Value}},
+	} {
+		request, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+"/api_token?"+query.Encode(), nil)
+		if response := do(t, request); response.StatusCode != 401 {
+			t.Errorf("%v: %d", query, response.StatusCode)
+		}
+	}
+	request, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+"/api_token", nil)
+	request.Header.Set("Authorization", "Bearer "+body["token"].(string))
+	if response := do(t, request); response.StatusCode != 401 {
+		t.Errorf("a token as credential for a token: %d", response.StatusCode)
+	}
+}
