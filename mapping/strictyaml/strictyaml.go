@@ -126,7 +126,9 @@ func parse(d *Document, text []byte) *Document {
 		return d
 	}
 	d.lines = strings.Split(string(text), "\n")
-	d.refuseBidi()
+	if d.hidden() {
+		return d
+	}
 
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	var document yaml.Node
@@ -172,13 +174,17 @@ func invalidUTF8(text []byte) int {
 	return at
 }
 
-// refuseBidi finds the characters that reorder text: with them a reviewer reads another line than the program.
-func (d *Document) refuseBidi() {
+// hidden finds characters with which a reviewer reads other lines than the program: those that reorder text, and line breaks of YAML that
+// an editor does not show as such.
+func (d *Document) hidden() (found bool) {
 	for i, line := range d.lines {
-		if at := strings.IndexFunc(line, bidi); at >= 0 {
-			d.add(i+1, utf8.RuneCountInString(line[:at])+1, Error, "E101", "a character that reorders text", "remove the line and type it anew")
+		line = strings.TrimSuffix(line, "\r")
+		if at := strings.IndexFunc(line, func(r rune) bool { return bidi(r) || strings.ContainsRune("\r\u0085\u2028\u2029", r) }); at >= 0 {
+			d.add(i+1, utf8.RuneCountInString(line[:at])+1, Error, "E101", "a character that reorders text or breaks lines", "remove the line and type it anew")
+			found = true
 		}
 	}
+	return found
 }
 
 func bidi(r rune) bool { return '\u202a' <= r && r <= '\u202e' || '\u2066' <= r && r <= '\u2069' }
