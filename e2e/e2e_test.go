@@ -6,6 +6,7 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -64,15 +65,15 @@ func TestOrders(t *testing.T) {
 	if carl == cora {
 		t.Fatalf("carl and cora share user_id %s", carl)
 	}
-	if err := s.db.Exec(t.Context(), fmt.Sprintf(`INSERT INTO private.orders (user_id, item)
-		VALUES (%[1]s, 'carl: apples'), (%[1]s, 'carl: bread'), (%[2]s, 'cora: coffee')`, carl, cora)); err != nil {
+	if err := s.db.Exec(t.Context(), fmt.Sprintf(`INSERT INTO private.orders (user_id, item, price)
+		VALUES (%[1]s, 'apples for Carl', 3), (%[1]s, 'bread for Carl', 4), (%[2]s, 'coffee for Cora', 9)`, carl, cora)); err != nil {
 		t.Fatal(err)
 	}
 	for name, api := range s.apis(t) {
 		t.Run(name, func(t *testing.T) {
-			visitors["ada"].on(t).wantOrders(api, "carl: apples", "carl: bread", "cora: coffee")
-			visitors["carl"].on(t).wantOrders(api, "carl: apples", "carl: bread")
-			visitors["cora"].on(t).wantOrders(api, "cora: coffee")
+			visitors["ada"].on(t).wantOrders(api, "apples for Carl", "bread for Carl", "coffee for Cora")
+			visitors["carl"].on(t).wantOrders(api, "apples for Carl", "bread for Carl")
+			visitors["cora"].on(t).wantOrders(api, "coffee for Cora")
 			if got := s.visit(t).orders(api, ""); got.Status != http.StatusUnauthorized {
 				t.Errorf("orders without a token: status %d, want 401: %s", got.Status, got.Body)
 			}
@@ -80,12 +81,15 @@ func TestOrders(t *testing.T) {
 	}
 }
 
-// Somebody else at the same browser gets their own token, and a logout ends the session.
+// A logout ends the session here and nothing else.
 func TestLogout(t *testing.T) {
 	s := openShop(t)
 	v := s.visit(t)
 	v.login("basic", "ada")
 	ada := v.token()
+
+	elsewhere := v.on(t) // a copy of the cookie
+	elsewhere.Browser = v.Clone()
 
 	v.open(s.public + "/logout?return_to=/orders")
 	v.submit("Log out", nil)
@@ -93,6 +97,7 @@ func TestLogout(t *testing.T) {
 		t.Errorf("logout: status %d: %s", v.page.Status, v.page.Text())
 	}
 	v.wantNoSession()
+	elsewhere.wantNoSession()
 
 	// She is still logged in at the provider; the logout there is her choice.
 	v.login("basic", "ada")
@@ -126,20 +131,21 @@ func TestRefused(t *testing.T) {
 // The bridge starts without its provider, says so, and heals by itself.
 func TestProviderDown(t *testing.T) {
 	s := newShop(t)
-	s.migrate(t)
-	if said, code := run(t, s.command("check")); code != 0 || !strings.Contains(said, "provider basic") {
-		t.Errorf("check: exit code %d, want 0 and a warning about the provider:\n%s", code, said)
+	address := freeAddress(t)
+	s.setUp(t, "http://"+address)
+	if said, _ := run(t, s.command("check")); !strings.Contains(said, "provider basic") {
+		t.Errorf("check does not name the provider that is down:\n%s", said)
 	}
 	s.serve(t)
 	v := s.visit(t)
 	v.login("basic", "carl")
 	v.wantRefusal(http.StatusServiceUnavailable, "the provider is down")
 
-	s.startProvider(t).await(t, func() error {
-		if v.login("basic", "carl"); v.page.Status != http.StatusOK {
-			return fmt.Errorf("login: status %d", v.page.Status)
-		}
-		return nil
+	_, port, _ := net.SplitHostPort(address)
+	s.startProvider(t, port)
+	bridgetest.Await(t, "a login after the provider came back", func() bool {
+		v.login("basic", "carl")
+		return v.page.Status == http.StatusOK
 	})
 	v.wantAt("/orders")
 	v.wantRole(s.db.Role("customer"))

@@ -2,8 +2,11 @@ package e2e
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"os/exec"
+	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -20,15 +23,25 @@ type program struct {
 // start runs cmd until the test ends. When the test has failed by then, its log shows what the program wrote.
 func start(t *testing.T, cmd *exec.Cmd) *program {
 	t.Helper()
-	p := &program{cmd: cmd, output: &output{}, exited: make(chan struct{})}
+	p := &program{cmd: cmd, output: &output{changed: make(chan struct{}, 1)}, exited: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = p.output, p.output
-	if err := cmd.Start(); err != nil {
+	// Nothing outlives a test binary that is killed or runs into its timeout.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started := make(chan error)
+	go func() {
+		// Linux sends Pdeathsig when the thread that forked ends, so that thread waits here for the program.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			cmd.Wait()
+			close(p.exited)
+		}
+	}()
+	if err := <-started; err != nil {
 		t.Fatal(err)
 	}
-	go func() {
-		cmd.Wait()
-		close(p.exited)
-	}()
 	t.Cleanup(func() {
 		cmd.Process.Kill()
 		<-p.exited
@@ -37,6 +50,27 @@ func start(t *testing.T, cmd *exec.Cmd) *program {
 		}
 	})
 	return p
+}
+
+// announced waits for a line of JSON with this member, and returns its members.
+func (p *program) announced(t *testing.T, member string) map[string]any {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	for {
+		for line := range strings.Lines(p.output.String()) {
+			var members map[string]any
+			if json.Unmarshal([]byte(line), &members) == nil && members[member] != nil {
+				return members
+			}
+		}
+		select {
+		case <-p.output.changed:
+		case <-p.exited:
+			t.Fatalf("%s ended: %v", p.cmd, p.cmd.ProcessState)
+		case <-deadline:
+			t.Fatalf("%s has not written its %s after 30 s", p.cmd, member)
+		}
+	}
 }
 
 // stop asks the program to end, as systemd and Kubernetes do, and returns its exit code.
@@ -53,27 +87,6 @@ func (p *program) stop(t *testing.T) int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// await calls check until it returns nil.
-func (p *program) await(t *testing.T, check func() error) {
-	t.Helper()
-	again := time.NewTicker(20 * time.Millisecond)
-	defer again.Stop()
-	deadline := time.After(30 * time.Second)
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-again.C:
-		case <-p.exited:
-			t.Fatalf("%s ended: %v", p.cmd, p.cmd.ProcessState)
-		case <-deadline:
-			t.Fatalf("%s is not ready after 30 s: %v", p.cmd, err)
-		}
-	}
-}
-
 // run waits for cmd to end and returns what it wrote, and its exit code.
 func run(t *testing.T, cmd *exec.Cmd) (string, int) {
 	t.Helper()
@@ -87,6 +100,8 @@ func run(t *testing.T, cmd *exec.Cmd) (string, int) {
 
 // output is what a running program has written so far.
 type output struct {
+	changed chan struct{} // holds a value when there is something new
+
 	mu   sync.Mutex
 	text bytes.Buffer
 }
@@ -94,6 +109,10 @@ type output struct {
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	select {
+	case o.changed <- struct{}{}:
+	default:
+	}
 	return o.text.Write(p)
 }
 

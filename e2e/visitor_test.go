@@ -28,7 +28,7 @@ type visitor struct {
 func (s *shop) visit(t *testing.T) *visitor {
 	t.Helper()
 	v := &visitor{Browser: bridgetest.NewBrowser(), t: t, shop: s}
-	v.open(s.site + "/orders")
+	v.open(s.origin + "/orders")
 	return v
 }
 
@@ -71,7 +71,7 @@ func (v *visitor) login(connection, name string) {
 
 func (v *visitor) wantAt(path string) {
 	v.t.Helper()
-	if got, want := v.page.URL.String(), v.shop.site+path; got != want || v.page.Status != http.StatusOK {
+	if got, want := v.page.URL.String(), v.shop.origin+path; got != want || v.page.Status != http.StatusOK {
 		v.t.Fatalf("the login ended at %s (status %d), want %s: %s", got, v.page.Status, want, v.page.Text())
 	}
 }
@@ -99,7 +99,7 @@ func (v *visitor) fetch(address string, header http.Header) *bridgetest.Page {
 
 func (v *visitor) wantNoSession() {
 	v.t.Helper()
-	v.open(v.shop.site + "/orders")
+	v.open(v.shop.origin + "/orders")
 	answer := v.fetch(v.shop.public+"/api_token", nil)
 	const want = `{"error":"only authenticated users can request the API token"}`
 	if got := strings.TrimSpace(string(answer.Body)); answer.Status != http.StatusUnauthorized || got != want {

@@ -4,7 +4,7 @@
 //
 // URL is the bridge's public_url; the clients' redirect and logout addresses are below it. Listens on loopback, prints one line of JSON
 // with its issuer on stdout once it answers, and exits when its stdin closes, so that it never outlives its parent.
-import { generateKeyPairSync } from 'node:crypto';
+import { createPrivateKey, generateKeyPairSync } from 'node:crypto';
 import { createServer } from 'node:http';
 import { parseArgs } from 'node:util';
 import Provider from 'oidc-provider';
@@ -38,13 +38,22 @@ const page = (title, body) => `<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>${escape(title)}</title></head>
 <body><h1>${escape(title)}</h1>${body}</body></html>`;
 
+// signingKey makes a new key. By way of PEM: Node 20 may hang for ever when a generated key is exported as JWK while the garbage collector
+// runs, since both take the lock of the same key (KeyGenJob's destructor inside ExportJWK).
+function signingKey() {
+  const { privateKey } = generateKeyPairSync('rsa', {
+    modulusLength: 2048, publicKeyEncoding: { type: 'spki', format: 'pem' }, privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
+  });
+  return { ...createPrivateKey(privateKey).export({ format: 'jwk' }), alg: 'RS256', use: 'sig' };
+}
+
 const configuration = {
   clients: [client('basic', 'client_secret_basic'), client('post', 'client_secret_post')],
   claims: { openid: ['sub'], email: ['email', 'email_verified'], profile: ['name', 'groups'] },
   findAccount: (ctx, id) => people[id] && { accountId: id, claims: () => ({ sub: id, ...people[id] }) },
   pkce: { required: () => true },
   cookies: { keys: ['signs the cookies of a provider that lives for one test run'] },
-  jwks: { keys: [{ ...generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ format: 'jwk' }), alg: 'RS256', use: 'sig' }] },
+  jwks: { keys: [signingKey()] },
   ttl: { AccessToken: 3600, AuthorizationCode: 60, Grant: 86400, IdToken: 3600, Interaction: 600, RefreshToken: 86400, Session: 86400 },
   features: {
     devInteractions: { enabled: false },
