@@ -178,6 +178,13 @@ func TestAttack_MP11_ReservedTokenClaims(t *testing.T) {
 	}
 }
 
+func TestAttack_MP11_GiantConstant(t *testing.T) {
+	_, findings := Load("rules.yaml", []byte(staff+"token: { motto: \""+strings.Repeat("x", 2000)+"\" }\ndefault: deny\n"))
+	if len(findings) != 1 || findings[0].Code != "E104" {
+		t.Errorf("%v", findings)
+	}
+}
+
 func TestAttack_IL01_IL06_OnlyVerifiedEmailExists(t *testing.T) {
 	rules := `
 rules:

@@ -38,6 +38,7 @@ type expression struct {
 	text    string
 	path    []string
 	sources sources
+	used    bool // by a claim that a rule, a token or a users column names
 }
 
 // newExpression reads a claim's `from`: a JSON Pointer when it begins with "/", otherwise a literal key.
@@ -103,20 +104,26 @@ func (c *claim) missing(t Tokens) bool {
 	return c.derived != plain && c.verified.read(t) == nil
 }
 
-// Capture takes every declared claim of the provider out of the tokens.
+// Capture takes every declared claim of the provider out of the tokens. What might stand in a UserInfo answer that nobody needed, and so
+// nobody asked for, is not captured: a rule that reads it later asks for a new login.
 func (r *Rules) Capture(provider string, t Tokens) Claims {
 	p := r.providers[provider]
 	if p == nil {
 		return Claims{}
 	}
-	captured := Claims{entries: make([]entry, len(p.expressions))} // they are sorted
+	captured := Claims{entries: make([]entry, 0, len(p.expressions))} // they are sorted
 	mail := p.byName["email"]
-	for i, e := range p.expressions {
+	for _, e := range p.expressions {
 		from := t
 		if e.text == mail.expression.text || e.text == mail.verified.text {
 			from = mail.oneToken(t)
 		}
-		captured.entries[i] = entry{e.text, e.read(from)}
+		raw := e.read(from)
+		unasked := e.sources&userInfo != 0 && t.UserInfo == nil && !e.used
+		if unasked && (raw == nil || !e.available(t)) {
+			continue
+		}
+		captured.entries = append(captured.entries, entry{e.text, raw})
 	}
 	return captured
 }

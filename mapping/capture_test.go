@@ -64,6 +64,33 @@ default: { role: viewer }
 	}
 }
 
+// UserInfo that nobody needed was not asked for. What it might have said is not absent either, or a deny rule that is added later would
+// let everybody pass who is logged in.
+func TestUnaskedUserInfoIsNotCaptured(t *testing.T) {
+	before := newPolicy(t, "default: { role: viewer }")
+	tokens := Tokens{IDToken: decode(t, `{"acr": "gold"}`), AccessToken: map[string]any{}}
+	if before.rules.NeedsUserInfo("corp", tokens) {
+		t.Fatal("no rule reads groups")
+	}
+	session := before.rules.Capture("corp", tokens)
+	after := newPolicy(t, `
+deny:
+  - { name: leavers, provider: corp, when: { groups: /left } }
+default: { role: viewer }
+`)
+	if d := after.rules.Decide(Input{Provider: "corp", Claims: session}); d.Outcome() != LoginAgain {
+		t.Errorf("%v", d)
+	}
+	if !after.rules.NeedsUserInfo("corp", tokens) {
+		t.Fatal("a deny rule reads groups")
+	}
+	// With `userinfo: never` the operator says that there is nothing else to ask.
+	session = after.rules.Capture("corp", tokens)
+	if role, _ := after.rules.Decide(Input{Provider: "corp", Claims: session}).Role(); role != "viewer" {
+		t.Errorf("role %q", role)
+	}
+}
+
 func TestNeeds(t *testing.T) {
 	p := newPolicy(t, `
 rules:

@@ -37,6 +37,9 @@ func (l *loader) load(root *yaml.Node) {
 	l.loadDeny(section["deny"])
 	l.loadRules(section["rules"], token)
 	l.loadDefault(root, section["default"])
+	for _, p := range l.rules.providers {
+		p.markUsed()
+	}
 	l.loadTests(section["tests"])
 }
 

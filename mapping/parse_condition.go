@@ -371,10 +371,16 @@ func (l *loader) fallback(c *claim, n *yaml.Node) (value, bool) {
 		ok = raw == nil && n.Value == "" && n.Style != 0 && (c.kind == kindString || c.kind == kindDomain)
 	}
 	if !ok {
-		examples := map[kind]string{kindString: `none`, kindSet: `[]`, kindBool: `false`, kindNumber: `0`, kindDomain: `none.invalid`, kindTime: `1970-01-01T00:00:00Z`}
-		l.doc.Errorf(n, "E204", "write it like `default: "+examples[c.kind]+"`", "the default of claim %q does not fit: it is a %s", c.name, c.kind)
+		l.doc.Errorf(n, "E204", "write it like `default: "+c.exampleDefault()+"`", "the default of claim %q does not fit: it is a %s", c.name, c.kind)
 	}
 	return v, ok
+}
+
+func (c *claim) exampleDefault() string {
+	if c.derived == derivedEmail {
+		return `""`
+	}
+	return map[kind]string{kindString: `none`, kindSet: `[]`, kindBool: `false`, kindNumber: `0`, kindDomain: `none.invalid`, kindTime: `1970-01-01T00:00:00Z`}[c.kind]
 }
 
 // describe is the condition as explanations show it.

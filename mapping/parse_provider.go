@@ -195,6 +195,18 @@ func (p *provider) finish() {
 	p.expressions = slices.CompactFunc(p.expressions, func(a, b expression) bool { return a.text == b.text })
 }
 
+// markUsed notes which expressions matter, once all rules are known.
+func (p *provider) markUsed() {
+	for _, c := range p.claims {
+		for i := range p.expressions {
+			e := &p.expressions[i]
+			if c.used && (e.text == c.expression.text || c.derived != plain && e.text == c.verified.text) {
+				e.used = true
+			}
+		}
+	}
+}
+
 var claimOptions = []string{"from", "type", "default", "required", "fold", "editable", "source"}
 
 // loadClaim declares a claim, or overrides options of one that the preset declares; what it does not name stays.

@@ -284,11 +284,17 @@ func isReference(n *yaml.Node) bool {
 	return n.Kind == yaml.MappingNode && slices.ContainsFunc(n.Content, func(part *yaml.Node) bool { return part.Value == "from" })
 }
 
+// largestConstant bounds one constant of the token, in bytes of JSON.
+const largestConstant = 1024
+
 func (l *loader) constant(e strictyaml.Entry) any {
 	what := fmt.Sprintf("token claim %q", e.Key)
 	constant, ok := l.doc.JSON(e.Value, what)
-	if ok && constant == nil {
+	switch {
+	case ok && constant == nil:
 		l.doc.Errorf(e.Value, "E104", "write a value, or remove the line: a token never carries null", "%s is null", what)
+	case ok && len(asJSON(constant)) > largestConstant:
+		l.doc.Errorf(e.Value, "E104", "the whole token stays under 4 KB, because it travels in a header", "%s is larger than %d bytes", what, largestConstant)
 	}
 	return constant
 }
