@@ -25,20 +25,26 @@ func Load(configFile string, lookup func(string) (string, bool)) (*Config, *mapp
 	if missing != nil {
 		return nil, nil, missing
 	}
-	c, findings := LoadConfig(configFile, text, lookup)
+	c, findings := readConfig(configFile, text, lookup)
 	if c == nil {
 		return nil, nil, findings
 	}
-	text, missing = readFile(c.Rules, "write one, rules.example.yaml shows how, or name it in config.yaml: `rules: FILE`")
+	rules, more := loadRules(c.Rules)
+	if rules != nil {
+		more = append(more, checkProviderNames(c, rules)...)
+	}
+	if strictyaml.Errors(findings) {
+		c = nil
+	}
+	return c, rules, append(findings, more...)
+}
+
+func loadRules(file string) (*mapping.Rules, []strictyaml.Finding) {
+	text, missing := readFile(file, "write one, rules.example.yaml shows how, or name it in config.yaml: `rules: FILE`")
 	if missing != nil {
-		return c, nil, append(findings, missing...)
+		return nil, missing
 	}
-	rules, more := mapping.Load(c.Rules, text)
-	findings = append(findings, more...)
-	if rules == nil {
-		return c, nil, findings
-	}
-	return c, rules, append(findings, checkProviderNames(c, rules)...)
+	return mapping.Load(file, text)
 }
 
 func readFile(name, fix string) ([]byte, []strictyaml.Finding) {

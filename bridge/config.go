@@ -68,16 +68,21 @@ type ProviderConfig struct {
 // LoadConfig parses and checks the configuration text, which came from the named file. lookup finds environment variables, as
 // os.LookupEnv does. Config is nil when any finding is an error.
 func LoadConfig(file string, text []byte, lookup func(string) (string, bool)) (*Config, []strictyaml.Finding) {
+	c, findings := readConfig(file, text, lookup)
+	if strictyaml.Errors(findings) {
+		return nil, findings
+	}
+	return c, findings
+}
+
+// readConfig is LoadConfig, but returns what it could read of a file with errors, too; nil when that is nothing.
+func readConfig(file string, text []byte, lookup func(string) (string, bool)) (*Config, []strictyaml.Finding) {
 	l := newConfigLoader(file, text, lookup)
 	if l.Root() == nil {
 		return nil, l.Findings()
 	}
 	l.expand(l.Root())
-	c := l.config(l.Root())
-	if findings := l.Findings(); strictyaml.Errors(findings) {
-		return nil, findings
-	}
-	return c, l.Findings()
+	return l.config(l.Root()), l.Findings()
 }
 
 // LoadDatabase reads the section `database` of config.yaml, for commands that need nothing else: they run where the other secrets are not.

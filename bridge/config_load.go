@@ -1,7 +1,6 @@
 package bridge
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
@@ -82,8 +81,8 @@ func (l *configLoader) expand(n *yaml.Node) {
 			value, set := l.lookup(name)
 			if !set {
 				l.broken[n] = true
-				l.Errorf(n, "E104", fmt.Sprintf("set it in the environment of this process, or write the value as {file: …}: %s", mustBeSet(name)),
-					"environment variable %s is not set", name)
+				l.Errorf(n, "E104", "set it in the environment of this process; a secret can also be read from a file: {file: …}",
+					"environment variable %s is not set: %s", name, mustBeSet(name))
 			}
 			return value
 		})

@@ -61,10 +61,13 @@ func sharedPostgres() (*Postgres, error) {
 	return shared.postgres, shared.err
 }
 
-// Main runs the tests, closes the server that DB started, and exits. If the tests passed, the checks run last (for example for leaked
-// goroutines); an error of one of them fails the run.
-func Main(m *testing.M, checks ...func() error) {
-	code := m.Run()
+// Main is Run as a TestMain: it exits.
+func Main(m *testing.M, checks ...func() error) { os.Exit(Run(m, checks...)) }
+
+// Run runs the tests, closes the server that DB started, and returns the exit code. If the tests passed, the checks run last (for example
+// for leaked goroutines); an error of one of them fails the run.
+func Run(m *testing.M, checks ...func() error) (code int) {
+	code = m.Run()
 	shared.Lock()
 	p := shared.postgres
 	shared.Unlock()
@@ -77,7 +80,7 @@ func Main(m *testing.M, checks ...func() error) {
 			code = 1
 		}
 	}
-	os.Exit(code)
+	return code
 }
 
 // NewOP starts a provider that ends with the test.

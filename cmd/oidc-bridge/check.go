@@ -6,11 +6,12 @@ import (
 	"time"
 
 	"github.com/oidc-bridge/oidc-bridge/bridge"
+	"github.com/oidc-bridge/oidc-bridge/mapping/strictyaml"
 )
 
 type checkCommand struct {
 	Config string `short:"c" default:"config.yaml" placeholder:"FILE" help:"The configuration. Default: ${default}."`
-	Format string `default:"text" enum:"text,json" help:"text or json. Default: ${default}."`
+	Format string `default:"text" enum:"text,json" placeholder:"FORMAT" help:"text or json. Default: ${default}."`
 	Strict bool   `help:"Warnings count as errors."`
 }
 
@@ -32,6 +33,11 @@ func (c checkCommand) Run(env environment) error {
 		defer cancel()
 		findings = append(findings, bridge.CheckDatabase(ctx, config, rules)...)
 		findings = append(findings, bridge.CheckProviders(ctx, config, time.Now)...)
+	} else {
+		findings = append(findings, strictyaml.Finding{
+			File: c.Config, Severity: strictyaml.Warning, Message: "the database, the roles and the providers were not looked at",
+			Fix: "mend the configuration first",
+		})
 	}
 	if err := printFindings(env.stdout, c.Format, findings); err != nil {
 		if c.Format == "text" {

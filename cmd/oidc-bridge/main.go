@@ -112,7 +112,7 @@ func versionText() string {
 // logFlags are the flags of commands that log.
 type logFlags struct {
 	LogLevel  slog.Level `default:"info" placeholder:"LEVEL" help:"debug, info, warn or error; debug has a line for each request. Default: ${default}."`
-	LogFormat string     `default:"json" enum:"json,text" help:"json or text, one line for each event, on standard error. Default: ${default}."`
+	LogFormat string     `default:"json" enum:"json,text" placeholder:"FORMAT" help:"json or text, one line for each event, on standard error. Default: ${default}."`
 }
 
 func (f logFlags) logger(w io.Writer) *slog.Logger {
