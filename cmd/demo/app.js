@@ -7,24 +7,24 @@ const time = new Intl.DateTimeFormat('en-GB', { timeStyle: 'short' })
 
 // A Problem is an answer that is not what was asked for. status 0: there was no answer.
 class Problem extends Error {
-  constructor(status, { title, text, code } = {}) {
+  constructor(path, status, { title, text, code }) {
     super(text)
-    Object.assign(this, { status, title, code })
+    Object.assign(this, { title, code, status, loggedOut: status === 401 && path.startsWith('/auth/') })
   }
 }
 
 async function start() {
   story.clear()
   try {
-    const me = await get('/auth/me', 'Who am I?')
     const { token, orders } = await fetchOrders()
+    const me = await get('/auth/me', 'And who am I?')
     showOrders(me, orders, claimsOf(token))
     story.tell(token)
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem
-    if (problem.status === 401) {
-      show('visitor')
-      await get('/orders', 'And without a token?').catch(() => {})
+    if (problem.loggedOut) {
+      await get('/orders', 'The orders, then, without a token?').catch(() => {})
+      show('visitor', 'You are not logged in')
     } else {
       showProblem(problem)
     }
@@ -46,30 +46,33 @@ async function fetchOrders() {
 }
 
 function ordersWith(token) {
-  return get('/orders?order=created_at.desc', 'The orders that I may see.', { headers: { Authorization: `Bearer ${token}` } })
+  return get('/orders?order=created_at.desc', 'The orders that it lets me see.', { headers: { Authorization: `Bearer ${token}` } })
 }
 
 // get returns the JSON of the answer, or throws a Problem.
 async function get(path, question, options) {
-  let answer, body
+  let answer
   try {
     answer = await fetch(path, options)
-    body = await answer.json()
   } catch {
     story.add(path, question, options, 'no answer')
-    throw new Problem(0, { title: 'The service does not answer', text: 'Is the demo still running? It may also be your connection.' })
+    throw new Problem(path, 0, { title: 'The service does not answer', text: 'Is the demo still running? It may also be your connection.' })
   }
+  const body = await answer.json().catch(() => null)
   story.add(path, question, options, answer.status, body)
-  if (answer.ok) return body
-  // The bridge says error, message and code; PostgREST says message and a code that is for programs.
-  throw new Problem(answer.status, body.error
-    ? { title: body.error, text: body.message, code: body.code }
-    : { title: 'The orders cannot be read', text: body.message, code: body.code })
+  if (answer.ok && body !== null) return body
+  // The bridge says error, message and code; PostgREST says message, and a code that is for programs.
+  throw new Problem(path, answer.status, {
+    title: body?.error ?? 'The orders cannot be read',
+    text: body?.message ?? `The service answered with status ${answer.status}.`,
+    code: body?.code,
+  })
 }
 
-function show(view) {
+function show(view, announcement) {
   for (const section of document.querySelectorAll('[data-view]')) section.hidden = section.dataset.view !== view
   for (const part of document.querySelectorAll('[data-for]')) part.hidden = !part.dataset.for.split(' ').includes(view)
+  element('announcement').textContent = announcement
 }
 
 function showOrders(me, orders, claims) {
@@ -82,7 +85,7 @@ function showOrders(me, orders, claims) {
   element('list').hidden = orders.length === 0
   element('list').classList.toggle('others', others)
   element('rows').replaceChildren(...orders.map(order => row(order, me)))
-  show('orders')
+  show('orders', `${element('count').textContent}. ${element('whose').textContent}`)
 }
 
 function row(order, me) {
@@ -103,12 +106,12 @@ function row(order, me) {
 }
 
 function showProblem(problem) {
-  element('problem-title').textContent = problem.title ?? 'Something went wrong'
+  element('problem-title').textContent = problem.title
   element('problem-text').textContent = problem.message
   const code = element('problem-code')
   code.hidden = !problem.code
   code.querySelector('code').textContent = problem.code ?? ''
-  show('problem')
+  show('problem', `${problem.title}. ${problem.message}`)
 }
 
 // make creates an element. Text stays text: no answer can become markup.

@@ -167,7 +167,8 @@ func (d *demo) summary(w io.Writer) {
 	fmt.Fprintf(table, "  Token\t%s/auth/api_token\tfor whoever is logged in\n", d.url)
 	fmt.Fprintf(table, "  Orders\t%s/orders\t%s\n", d.url, d.apiName())
 	fmt.Fprintf(table, "  Provider\t%s\tasks for no password\n", d.op.Issuer())
-	fmt.Fprintf(table, "  Database\tpsql '%s'\t\n", d.db.AdminURL)
+	// No third column in a row of its own width.
+	fmt.Fprintf(table, "  Database\tpsql '%s'\n", d.db.AdminURL)
 	table.Flush()
 	fmt.Fprint(w, "\nCtrl-C ends it and leaves nothing behind. The log of the bridge follows.\n\n")
 }

@@ -37,7 +37,7 @@ func newPerson(subject, name, note string, groups []string) person {
 
 // people are the cast of the demo: everybody whom the rules treat differently.
 func people() []person {
-	alice := newPerson("alice", "Alice Adams", "Administrator: sees everybody's orders", []string{"staff", "shop-admins"})
+	alice := newPerson("alice", "Alice Adams", "Administrator: sees all orders", []string{"staff", "shop-admins"})
 	alice.role, alice.sees = "admin", 7
 	alice.orders = []order{{"Desk lamp, brass", "64.90", "delivered", 40}}
 
@@ -53,7 +53,7 @@ func people() []person {
 	carla.role, carla.sees = "customer", 2
 	carla.orders = []order{{"Notebook, dotted, 3 pieces", "27.00", "open", 2}, {"Paper lantern", "19.90", "delivered", 61}}
 
-	una := newPerson("una", "Una Unger", "Never confirmed her e-mail address: is refused", nil)
+	una := newPerson("una", "Una Unger", "E-mail not confirmed: is refused", nil)
 	una.IDToken["email_verified"] = false
 	una.refusal = "gives your account no role"
 
