@@ -44,7 +44,7 @@ func (e *Explanation) step(kind string, r *rule) *Step {
 	if e == nil {
 		return nil
 	}
-	s := &Step{Kind: kind, Name: r.name, Line: r.line}
+	s := &Step{Kind: kind, Name: r.name, Line: r.at.line}
 	e.Steps = append(e.Steps, s)
 	return s
 }

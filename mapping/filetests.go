@@ -190,7 +190,7 @@ func (l *loader) requireTests(proven map[held]bool) {
 }
 
 func (l *loader) privileged(r *role, message, fix string) {
-	l.doc.Errorf(&yaml.Node{Line: r.Line, Column: r.Column}, "T603", fix, "%s", message)
+	l.doc.Errorf(position{r.Line, r.Column}.node(), "T603", fix, "%s", message)
 }
 
 func (l *loader) decide(t *test, claims map[string]any) Decision {

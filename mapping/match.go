@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/oidc-bridge/oidc-bridge/mapping/strictyaml"
 )
 
 // truth is a value of Kleene's three-valued logic. The order makes "and" the lower and "or" the higher of two.
@@ -50,6 +52,9 @@ const (
 	subdomain
 )
 
+// position is where something stands in the file.
+type position struct{ line, column int }
+
 // facts are the claims of one decision, read once.
 type facts struct {
 	values []value  // by the slots of the claims
@@ -86,8 +91,9 @@ type condition struct {
 	operands   []string // canonical, as values are
 	literals   []int    // for equal: the indexes of the operands
 	regexp     *regexp.Regexp
+	glob       bool   // for pattern: it was written as a glob
 	text       string // as explanations show it
-	line       int
+	at         position
 }
 
 func (c *condition) holds(f *facts) truth {
@@ -160,7 +166,7 @@ func (c *condition) fitsList(list []string) bool {
 // A rule is a deny rule or a rule that gives a role.
 type rule struct {
 	name   string
-	line   int
+	at     position
 	when   []condition
 	unless [][]condition // an item blocks when all of its lines hold
 
@@ -170,8 +176,9 @@ type rule struct {
 	table []tableLine // or the table that has it,
 	row   *rowRole    // or what it takes from the users row
 	ttl   time.Duration
-	until time.Time    // from here on it does not match; zero: no end
-	token []tokenClaim // the file's extra claims and its own
+	until time.Time          // from here on it does not match; zero: no end
+	ended strictyaml.Finding // that it does, to be used when it is so
+	token []tokenClaim       // the file's extra claims and its own
 
 	matched string // the reason of a decision by this rule, built once
 }

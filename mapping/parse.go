@@ -40,8 +40,16 @@ func (l *loader) load(root *yaml.Node) {
 	for _, p := range l.rules.providers {
 		p.markUsed()
 	}
+	if !strictyaml.Errors(l.doc.Findings()) {
+		l.lint(token)
+	}
 	l.loadTests(section["tests"])
 }
+
+func positionOf(n *yaml.Node) position { return position{n.Line, n.Column} }
+
+// node is a position as findings want it.
+func (p position) node() *yaml.Node { return &yaml.Node{Line: p.line, Column: p.column} }
 
 // fields returns the values of a mapping by key, nil when n is none.
 func (l *loader) fields(n *yaml.Node, what string, keys ...string) map[string]*yaml.Node {

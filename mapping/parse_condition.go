@@ -83,7 +83,7 @@ func (l *loader) condition(p *provider, e strictyaml.Entry, why purpose) (condit
 		return condition{}, false
 	}
 	p.use(claim).decides = true
-	c := condition{claim: claim, quantifier: o.quantifier, comparison: o.comparison, line: e.KeyNode.Line}
+	c := condition{claim: claim, quantifier: o.quantifier, comparison: o.comparison, at: positionOf(e.KeyNode)}
 	if !slices.Contains(o.kinds, claim.kind) {
 		l.doc.Errorf(operand, "E207", l.fitting(claim), "%s does not fit claim %q, which is a %s", o.word, claim.name, claim.kind)
 		return condition{}, false
@@ -299,7 +299,7 @@ func (l *loader) pattern(c *condition, o operator, n *yaml.Node) bool {
 		return false
 	}
 	expression, err := text, error(nil)
-	if o.word == "glob" {
+	if c.glob = o.word == "glob"; c.glob {
 		expression, err = globExpression(text)
 	}
 	if err == nil && len(text) > longestPattern {

@@ -125,10 +125,10 @@ func (l *loader) loadTenants(p *provider, options map[string]*yaml.Node) {
 	}
 	tid.required = true
 	p.use(tid).decides = true
-	foreign := condition{claim: tid, quantifier: none, operands: p.tenants, text: "tid not in " + strings.Join(p.tenants, "|"), line: n.Line}
+	foreign := condition{claim: tid, quantifier: none, operands: p.tenants, text: "tid not in " + strings.Join(p.tenants, "|"), at: positionOf(n)}
 	p.compile(&foreign)
 	p.deny = append(p.deny, &rule{
-		name: "tenants of " + p.name, line: n.Line, matched: "the tenant is not among the provider's tenants",
+		name: "tenants of " + p.name, at: positionOf(n), matched: "the tenant is not among the provider's tenants",
 		when: []condition{foreign},
 	})
 }

@@ -16,7 +16,7 @@ func (l *loader) loadDeny(n *yaml.Node) {
 		if options == nil {
 			continue
 		}
-		r := &rule{line: item.Line}
+		r := &rule{at: positionOf(item)}
 		r.name = l.ruleName(item, options["name"], "a deny rule")
 		r.matched = fmt.Sprintf("deny %q matched", r.name)
 		p := l.providerOf(item, options["provider"])
@@ -44,7 +44,7 @@ func (l *loader) loadRules(n *yaml.Node, token []tokenSpec) {
 }
 
 func (l *loader) loadRule(item *yaml.Node, options map[string]*yaml.Node, token []tokenSpec) {
-	r := &rule{line: item.Line}
+	r := &rule{at: positionOf(item)}
 	r.name = l.ruleName(item, options["name"], "a rule")
 	r.matched = fmt.Sprintf("rule %q matched", r.name)
 	p := l.providerOf(item, options["provider"])
@@ -58,12 +58,17 @@ func (l *loader) loadRule(item *yaml.Node, options map[string]*yaml.Node, token 
 	l.loadOutcome(p, r, item, options)
 
 	r.ttl = l.ttl(options["ttl"], "ttl")
-	r.until = l.date(options["until"], "until")
+	if until := options["until"]; until != nil {
+		r.until = l.date(until, "until")
+		r.ended = l.doc.Finding(until, "W510", label("rule", r.name)+" matches nobody any more", "remove the rule, or move the date")
+		r.ended.Severity = strictyaml.Warning
+	}
 	l.optionalText(options["why"], "why")
 	own := l.tokenSpecs(options["token"], "token")
 	if p != nil {
 		r.token = p.tokenClaims(merge(token, own))
 		l.checkSources(p, own)
+		l.lintEditable([]*provider{p}, own)
 		p.rules = append(p.rules, r)
 	}
 }
@@ -190,7 +195,7 @@ func (l *loader) loadTable(p *provider, r *rule, by, to *yaml.Node) {
 				l.doc.Errorf(e.KeyNode, "E103", fmt.Sprintf("the first stands on line %d: remove one of them", first), "value %q is repeated", e.Key)
 			}
 			seen[literal] = e.KeyNode.Line
-			line := condition{claim: c, operands: []string{literal}, line: e.KeyNode.Line}
+			line := condition{claim: c, operands: []string{literal}, at: positionOf(e.KeyNode)}
 			p.compile(&line)
 			line.text = describe(equals, &line)
 			r.table = append(r.table, tableLine{line, given})

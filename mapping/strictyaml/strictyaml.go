@@ -215,9 +215,30 @@ func (d *Document) Errorf(at *yaml.Node, code, fix, format string, args ...any) 
 	d.at(at, Error, code, fmt.Sprintf(format, args...), fix)
 }
 
-// Warnf adds a warning at the node. fix may be empty.
+// Warnf adds a warning at the node. fix may be empty. A comment on its line, or alone on the line above, silences it when it gives a
+// reason: # allow W506: kept for the audit.
 func (d *Document) Warnf(at *yaml.Node, code, fix, format string, args ...any) {
-	d.at(at, Warning, code, fmt.Sprintf(format, args...), fix)
+	if at == nil || !d.allowed(at.Line, code) {
+		d.at(at, Warning, code, fmt.Sprintf(format, args...), fix)
+	}
+}
+
+var allowance = regexp.MustCompile(`#\s*allow\s+([A-Z]\d{3}(?:\s*,\s*[A-Z]\d{3})*):\s*\S`)
+
+func (d *Document) allowed(line int, code string) bool {
+	if line < 1 || line > len(d.lines) {
+		return false
+	}
+	comments := d.lines[line-1]
+	if line > 1 && strings.HasPrefix(strings.TrimSpace(d.lines[line-2]), "#") {
+		comments += "\n" + d.lines[line-2]
+	}
+	for _, m := range allowance.FindAllStringSubmatch(comments, -1) {
+		if strings.Contains(m[1], code) {
+			return true
+		}
+	}
+	return false
 }
 
 func (d *Document) at(n *yaml.Node, severity, code, message, fix string) {
@@ -238,6 +259,9 @@ func (d *Document) Finding(at *yaml.Node, code, message, fix string) Finding {
 }
 
 func (d *Document) finding(line, column int, severity, code, message, fix string) Finding {
+	if end := len(d.lines); line > end && end > 0 { // an empty value at the end of the file
+		line, column = end, utf8.RuneCountInString(d.lines[end-1])+1
+	}
 	f := Finding{File: d.file, Line: line, Column: column, Severity: severity, Code: code, Message: message, Fix: fix}
 	if line > 0 && line <= len(d.lines) {
 		f.Source = d.source(d.lines[line-1])
