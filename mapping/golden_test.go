@@ -133,7 +133,11 @@ func TestEveryCodeHasAnArchive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sources = append(sources, "strictyaml/strictyaml.go")
+	reader, err := filepath.Glob("strictyaml/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sources = append(sources, reader...)
 	code := regexp.MustCompile(`"([ETW][1-6]\d\d)"`)
 	for _, source := range sources {
 		text, err := os.ReadFile(source)
