@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.yaml.in/yaml/v3"
 )
@@ -74,7 +75,7 @@ func (l *configLoader) databaseURL(n, section *yaml.Node, what, env string, requ
 			"%s is not a PostgreSQL connection string", what)
 		return Secret{}
 	}
-	if _, set := config.ConnConfig.RuntimeParams["default_query_exec_mode"]; set || strings.Contains(secret.Reveal(), "exec_mode=simple") {
+	if config.ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeSimpleProtocol {
 		l.Errorf(n, "E104", "remove default_query_exec_mode", "%s asks for another protocol than the extended one", what)
 	}
 	return secret
