@@ -149,8 +149,11 @@ func (l *loader) ruleNames() []string {
 func (l *loader) runTests() {
 	held := map[held]bool{}
 	for _, t := range l.tests {
-		passed := l.runTest(t)
-		if passed && t.role != "" && len(t.refuseIf) > 0 {
+		failures := l.run(t)
+		for _, f := range failures {
+			l.doc.Errorf(f.at, "T601", f.fix, "test %q failed: %s", t.name, f.message)
+		}
+		if len(failures) == 0 && t.role != "" && len(t.refuseIf) > 0 {
 			l.hold(held, t)
 		}
 	}
@@ -199,11 +202,15 @@ func (l *loader) decide(t *test, claims map[string]any) Decision {
 	return l.rules.Decide(Input{Provider: t.provider.name, Claims: captured, Row: t.row, Now: t.now})
 }
 
-func (l *loader) runTest(t *test) (passed bool) {
-	passed = true
+// A failure is one thing that a test expects and does not get.
+type failure struct {
+	at           *yaml.Node
+	message, fix string
+}
+
+func (l *loader) run(t *test) (failures []failure) {
 	fail := func(at *yaml.Node, fix, format string, args ...any) {
-		passed = false
-		l.doc.Errorf(at, "T601", fix, "test %q failed: %s", t.name, fmt.Sprintf(format, args...))
+		failures = append(failures, failure{at, fmt.Sprintf(format, args...), fix})
 	}
 	d := l.decide(t, t.claims)
 	role, granted := d.Role()
@@ -232,7 +239,7 @@ func (l *loader) runTest(t *test) (passed bool) {
 			fail(p.at, "tighten the rule, or remove this line", "with this change it must be refused, got role %s by %q", role, d.Rule())
 		}
 	}
-	return passed
+	return failures
 }
 
 // mergePatch applies a JSON merge patch (RFC 7396) without changing its target.

@@ -86,6 +86,9 @@ func TestFindings(t *testing.T) {
 		if now, err := time.Parse(time.DateOnly, strings.TrimSpace(file("now"))); err == nil && rules != nil {
 			findings = append(findings, rules.Expired(now)...)
 		}
+		if file("mutate") != "" {
+			findings = Mutate("rules.yaml", []byte(file("rules.yaml")))
+		}
 		var printed strings.Builder
 		code := filepath.Base(t.Name())[:4]
 		for _, f := range findings {

@@ -29,9 +29,22 @@ func loadText(t testing.TB, name, text string) *Rules {
 	return rules
 }
 
-// The file of the design page loads, and with it the tests that it carries pass.
+// The file of the design page loads, which means that the tests it carries pass.
 func TestDesignFileLoads(t *testing.T) {
 	load(t, "testdata/design.yaml")
+}
+
+// Neither file has a condition that its tests would not miss, or gives a warning.
+func TestFilesAreHeldByTheirTests(t *testing.T) {
+	for _, name := range []string{"testdata/design.yaml", "../rules.example.yaml"} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range Mutate(name, text) {
+			t.Error(f)
+		}
+	}
 }
 
 // The example for operators loads, knows the providers of config.example.yaml, and shows every section and every key of the language.

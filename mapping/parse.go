@@ -1,6 +1,8 @@
 package mapping
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,6 +20,20 @@ type loader struct {
 	lines map[string]int // of the names of rules and deny rules
 	given map[*role]bool // by some rule, table, row or default
 	tests []*test
+}
+
+func newLoader(file string, text []byte) *loader {
+	sum := sha256.Sum256(text)
+	l := &loader{
+		doc:   strictyaml.Parse(file, text),
+		rules: &Rules{file: file, hash: hex.EncodeToString(sum[:])[:12], providers: map[string]*provider{}},
+		lines: map[string]int{},
+		given: map[*role]bool{},
+	}
+	if root := l.doc.Root(); root != nil {
+		l.load(root)
+	}
+	return l
 }
 
 var sections = []string{"version", "providers", "roles", "deny", "rules", "default", "token", "users", "tests"}

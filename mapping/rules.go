@@ -17,8 +17,6 @@
 package mapping
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"slices"
 	"time"
 
@@ -53,16 +51,7 @@ type role struct {
 
 // Load parses and checks the rules file and runs its tests. Rules is nil when any finding is an error.
 func Load(file string, text []byte) (*Rules, []strictyaml.Finding) {
-	sum := sha256.Sum256(text)
-	l := &loader{
-		doc:   strictyaml.Parse(file, text),
-		rules: &Rules{file: file, hash: hex.EncodeToString(sum[:])[:12], providers: map[string]*provider{}},
-		lines: map[string]int{},
-		given: map[*role]bool{},
-	}
-	if root := l.doc.Root(); root != nil {
-		l.load(root)
-	}
+	l := newLoader(file, text)
 	findings := l.doc.Findings()
 	if strictyaml.Errors(findings) {
 		return nil, findings
