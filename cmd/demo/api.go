@@ -35,13 +35,13 @@ type api struct {
 	close   func() error
 }
 
-// startAPI starts $POSTGREST_BIN, or the postgrest on PATH, or else the stand-in.
+// startAPI starts $POSTGREST_BIN, or the postgrest on PATH, or else the stand-in; that too when $POSTGREST_BIN is "none".
 func startAPI(ctx context.Context, s apiSettings) (api, error) {
 	binary := os.Getenv("POSTGREST_BIN")
 	if binary == "" {
 		binary, _ = exec.LookPath("postgrest")
 	}
-	if binary != "" {
+	if binary != "" && binary != "none" {
 		return startPostgREST(ctx, binary, s)
 	}
 	standIn, err := bridgetest.StartAPI(ctx, bridgetest.APIOptions{

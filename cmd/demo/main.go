@@ -34,7 +34,7 @@ Flags:
 Environment:
   DATABASE_URL            a PostgreSQL server to use, as superuser; default: a throw-away one of our own
   PG_BINDIR               where its programs are; default: PATH, /usr/lib/postgresql/*/bin, or they are fetched
-  POSTGREST_BIN           the PostgREST to use; default: postgrest on PATH, or a stand-in
+  POSTGREST_BIN           the PostgREST to use, or none for a stand-in; default: postgrest on PATH, or a stand-in
 
 Example:
   go run ./cmd/demo --addr localhost:9000
@@ -167,7 +167,7 @@ func (d *demo) summary(w io.Writer) {
 	fmt.Fprintf(table, "  Token\t%s/auth/api_token\tfor whoever is logged in\n", d.url)
 	fmt.Fprintf(table, "  Orders\t%s/orders\t%s\n", d.url, d.apiName())
 	fmt.Fprintf(table, "  Provider\t%s\tasks for no password\n", d.op.Issuer())
-	// No third column in a row of its own width.
+	// Two columns: a long address must not widen the others.
 	fmt.Fprintf(table, "  Database\tpsql '%s'\n", d.db.AdminURL)
 	table.Flush()
 	fmt.Fprint(w, "\nCtrl-C ends it and leaves nothing behind. The log of the bridge follows.\n\n")
