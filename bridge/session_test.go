@@ -161,7 +161,14 @@ func httpsService(t *testing.T, more string) http.Handler {
 	if len(findings) > 0 {
 		t.Fatal(findings)
 	}
-	rules, findings := mapping.Load("rules.yaml", []byte("version: 1\nproviders: { corp: { preset: generic } }\nroles: { customer: {} }\nrules: [ { name: all, when: { email: { present: true } }, role: customer } ]\ndefault: deny\n"))
+	return handler(t, config, "version: 1\nproviders: { corp: { preset: generic } }\nroles: { customer: {} }\n"+
+		"rules: [ { name: all, when: { email: { present: true } }, role: customer } ]\ndefault: deny\n")
+}
+
+// handler is a bridge without a network.
+func handler(t *testing.T, config *bridge.Config, rulesText string) http.Handler {
+	t.Helper()
+	rules, findings := mapping.Load("rules.yaml", []byte(rulesText))
 	if rules == nil {
 		t.Fatal(findings)
 	}
@@ -171,6 +178,15 @@ func httpsService(t *testing.T, more string) http.Handler {
 	}
 	t.Cleanup(b.Close)
 	return b.Public()
+}
+
+// ask returns the status of a GET with the cookie.
+func ask(h http.Handler, path string, cookie *http.Cookie) int {
+	r := httptest.NewRequest(http.MethodGet, path, nil)
+	r.AddCookie(cookie)
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w.Code
 }
 
 func TestAttack_SC02_CookieAttributes(t *testing.T) {

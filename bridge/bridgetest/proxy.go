@@ -23,10 +23,10 @@ type CountingProxy struct {
 	listener        net.Listener
 	counts          Counts
 
-	mu     sync.Mutex
-	open   map[net.Conn]bool // both sides of every connection
-	cut    bool              // no connection lives, and none is let through
-	tasks  sync.WaitGroup
+	mu    sync.Mutex
+	open  map[net.Conn]bool // both sides of every connection
+	cut   bool              // no connection lives, and none is let through
+	tasks sync.WaitGroup
 }
 
 // StartCountingProxy starts a proxy in front of a database. The context bounds the start only; the caller ends it with Close.
