@@ -75,8 +75,10 @@ rules:
 	p.allow("corp", `{"groups": ["admin"]}`, "editor")
 	p.allow("corp", `{"groups": ["repo:acme/x"]}`, "analyst")
 	p.allow("corp", `{"unit": "KISS"}`, "viewer")
-	for _, claims := range []string{`{"groups": ["admins"]}`, `{"groups": ["xadmin"]}`, `{"groups": ["ADMIN"]}`, `{"groups": ["repo:acme-evil/x"]}`,
-		`{"groups": ["repo:acme/x/y"]}`, `{"groups": ["repo:acme/x@evil"]}`, `{"unit": "\u212aISS"}`, `{"unit": "ki\u017fs"}`} {
+	for _, claims := range []string{
+		`{"groups": ["admins"]}`, `{"groups": ["xadmin"]}`, `{"groups": ["ADMIN"]}`, `{"groups": ["repo:acme-evil/x"]}`,
+		`{"groups": ["repo:acme/x/y"]}`, `{"groups": ["repo:acme/x@evil"]}`, `{"unit": "\u212aISS"}`, `{"unit": "ki\u017fs"}`,
+	} {
 		p.deny("corp", claims, "no rule matched")
 	}
 	p.deny("corp", `{"groups": ["admin\n"]}`, "is broken: a control character")
@@ -190,8 +192,10 @@ func TestAttack_IL01_IL06_OnlyVerifiedEmailExists(t *testing.T) {
 rules:
   - { name: ann, provider: PROVIDER, when: { email: ann@example.com }, role: editor }
 `
-	unverified := []string{``, `, "email_verified": false`, `, "email_verified": "false"`, `, "email_verified": 0`, `, "email_verified": 1`, `, "email_verified": null`,
-		`, "email_verified": []`, `, "email_verified": {}`, `, "email_verified": "True"`, `, "email_verified": [true]`, `, "EMAIL_VERIFIED": true`, `, "email_verified ": true`}
+	unverified := []string{
+		``, `, "email_verified": false`, `, "email_verified": "false"`, `, "email_verified": 0`, `, "email_verified": 1`, `, "email_verified": null`,
+		`, "email_verified": []`, `, "email_verified": {}`, `, "email_verified": "True"`, `, "email_verified": [true]`, `, "EMAIL_VERIFIED": true`, `, "email_verified ": true`,
+	}
 	for _, provider := range []string{"google", "corp"} {
 		p := newPolicy(t, strings.Replace(rules, "PROVIDER", provider, 1))
 		p.allow(provider, `{"email": "ann@example.com", "email_verified": true}`, "editor")
@@ -247,10 +251,12 @@ default: { role: viewer }
 	for _, address := range []string{"ann@evilexample.com", "ann@sub.example.com", "ann@example.com.evil.io", "ann@xn--exmple-cua.com", "ann@ex\u00e4mple.com"} {
 		p.allow("google", mail(address), "viewer") // no e-mail of this provider
 	}
-	for _, address := range []string{"a@evil@example.com", "@example.com", "ann@", "ann", "ann@example.com.", "ann@.example.com", "ann@example..com",
+	for _, address := range []string{
+		"a@evil@example.com", "@example.com", "ann@", "ann", "ann@example.com.", "ann@.example.com", "ann@example..com",
 		`\"a@evil\"@example.com`, "ann @example.com", "ann@example.com ", "ann@example.com\\n", "ann@example.com\\u0000", "ann@exam\u200bple.com",
 		"ann@\uff45xample.com", "ann@exa\u212aple.com", "ann@[127.0.0.1]", "Ann <ann@example.com>", "ann@example_.com", "ann@xn--a.com", "ann@-example.com",
-		strings.Repeat("a", 65) + "@example.com", "ann@" + strings.Repeat("a.", 130) + "com"} {
+		strings.Repeat("a", 65) + "@example.com", "ann@" + strings.Repeat("a.", 130) + "com",
+	} {
 		p.deny("google", mail(address), "is broken")
 	}
 }

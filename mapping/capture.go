@@ -98,7 +98,7 @@ func (r *Rules) NeedsUserInfo(provider string, t Tokens) bool {
 }
 
 func (c *claim) missing(t Tokens) bool {
-	if c.expression.read(t) == nil {
+	if !c.expression.available(t) || c.expression.read(t) == nil {
 		return true
 	}
 	return c.derived != plain && c.verified.read(t) == nil

@@ -2,6 +2,7 @@ package mapping
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -32,7 +33,7 @@ default: deny
 	}
 	want := map[string]any{
 		"sub": "u1", "email": "ann@example.com", "email_verified": true, "acr": "1", "amr": nil, "groups": []any{"/a"},
-		"name": nil, "given_name": nil, "family_name": nil, "nickname": nil, "preferred_username": nil, "picture": nil, "locale": nil,
+		"name": nil, "nickname": nil, "preferred_username": nil,
 		"id_token,userinfo,access_token:any":               "info",
 		"access_token:access":                              "access",
 		"userinfo:info":                                    nil,
@@ -92,9 +93,11 @@ default: { role: viewer }
 }
 
 func TestNeeds(t *testing.T) {
-	p := newPolicy(t, `
+	p := newPolicy(t, strings.Replace(staff, "providers:\n", "providers:\n  info: { preset: generic, claims: { team: { source: userinfo } } }\n", 1)+`
 rules:
   - { name: a, provider: corp, when: { groups: /a }, role: editor }
+  - { name: b, provider: info, when: { team: a }, role: editor }
+default: deny
 users: { email: { from: email } }
 `)
 	if !p.rules.NeedsAccessToken("corp") || p.rules.NeedsAccessToken("google") || p.rules.NeedsAccessToken("nobody") {
@@ -113,6 +116,7 @@ users: { email: { from: email } }
 		{"google", `{"email": "a@b.example", "email_verified": true}`, nil, false},
 		{"google", `{}`, nil, true},
 		{"nobody", `{}`, nil, false},
+		{"info", `{"email": "a@b.example", "email_verified": true}`, nil, true}, // only UserInfo may have it
 	} {
 		tokens := Tokens{IDToken: decode(t, test.idToken), UserInfo: test.userInfo}
 		if got := p.rules.NeedsUserInfo(test.provider, tokens); got != test.want {
@@ -138,6 +142,9 @@ func TestClaimsJSON(t *testing.T) {
 	}
 	if err := json.Unmarshal([]byte(`{"a":{"b":1},"c":[1],"d":"\u0000"}`), &c); err != nil {
 		t.Fatal(err)
+	}
+	if got := fmt.Sprintf("%v %+v %s", c, Input{Claims: c}, c); strings.Contains(got, "an object") || !strings.Contains(got, "3 claims") {
+		t.Errorf("a log would show %s", got)
 	}
 	if got, want := asJSON(c), `{"a":{"broken":"an object"},"c":{"broken":"a list of something other than texts"},"d":{"broken":"a control character"}}`; got != want {
 		t.Errorf("got %s", got)

@@ -49,6 +49,9 @@ func (c Claims) raw(expression string) (raw any, captured bool) {
 	return c.entries[i].raw, true
 }
 
+// String keeps what the claims hold out of logs.
+func (c Claims) String() string { return fmt.Sprintf("%d claims", len(c.entries)) }
+
 // MarshalJSON writes the form that sessions store.
 func (c Claims) MarshalJSON() ([]byte, error) {
 	object := make(map[string]any, len(c.entries))

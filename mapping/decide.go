@@ -213,17 +213,16 @@ func (p *provider) decideDeny(d Decision, f *facts, now time.Time, trace *Explan
 func (d Decision) undecidable(what string, claims []*claim, f *facts) Decision {
 	d.outcome, d.reason = Refused, what
 	for _, c := range claims {
-		switch v := &f.values[c.slot]; v.state {
-		case stateNotCaptured:
+		switch v := &f.values[c.slot]; {
+		case v.state == stateNotCaptured:
 			d.outcome = LoginAgain
 			d.reason = fmt.Sprintf("%s: claim %q was not captured at this session's login", what, c.name)
 			return d
-		case stateBroken:
+		case d.reason != what: // the first one is enough
+		case v.state == stateBroken:
 			d.reason = fmt.Sprintf("%s: claim %q is broken: %s", what, c.name, v.why)
-		case stateAbsent:
-			if c.required {
-				d.reason = fmt.Sprintf("%s: claim %q is absent", what, c.name)
-			}
+		case v.state == stateAbsent && c.required:
+			d.reason = fmt.Sprintf("%s: claim %q is absent", what, c.name)
 		}
 	}
 	return d

@@ -167,8 +167,10 @@ func TestStories(t *testing.T) {
 			person := decode(t, file(name+".json"))
 			claims, _ := person["claims"].(map[string]any)
 			provider, _ := person["provider"].(string)
-			in := Input{Provider: provider, Row: Row{Known: true}, Now: time.Date(2027, 1, 15, 0, 0, 0, 0, time.UTC),
-				Claims: rules.Capture(provider, Tokens{IDToken: claims, AccessToken: claims, UserInfo: claims})}
+			in := Input{
+				Provider: provider, Row: Row{Known: true}, Now: time.Date(2027, 1, 15, 0, 0, 0, 0, time.UTC),
+				Claims: rules.Capture(provider, Tokens{IDToken: claims, AccessToken: claims, UserInfo: claims}),
+			}
 			switch row := person["row"].(type) {
 			case string:
 				in.Row.Role = row

@@ -243,6 +243,8 @@ func (l *loader) loadClaim(p *provider, e strictyaml.Entry) {
 	}
 	if n := options["editable"]; n != nil {
 		c.editable, _ = l.doc.Bool(n, "editable")
+	} else if c.derived == plain && slices.Contains(editedByPeople, strings.TrimPrefix(c.from, "/")) {
+		c.editable = true
 	}
 	if n := options["fold"]; n != nil {
 		c.fold, _ = l.doc.Bool(n, "fold")

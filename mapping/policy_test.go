@@ -67,8 +67,10 @@ func decode(t testing.TB, text string) map[string]any {
 func (p policy) decide(provider, claims string) Decision {
 	p.t.Helper()
 	token := decode(p.t, claims)
-	in := Input{Provider: provider, Row: p.row, Now: p.now,
-		Claims: p.rules.Capture(provider, Tokens{IDToken: token, AccessToken: token, UserInfo: token})}
+	in := Input{
+		Provider: provider, Row: p.row, Now: p.now,
+		Claims: p.rules.Capture(provider, Tokens{IDToken: token, AccessToken: token, UserInfo: token}),
+	}
 	d := p.rules.Decide(in)
 	sameAsExplained(p.t, p.rules, in, d)
 	return d
@@ -367,8 +369,12 @@ func TestZeroValuesAreRefusals(t *testing.T) {
 
 func TestTruth(t *testing.T) {
 	for _, test := range []struct{ a, b, and truth }{
-		{yes, yes, yes}, {yes, undecidable, undecidable}, {yes, no, no},
-		{undecidable, undecidable, undecidable}, {undecidable, no, no}, {no, no, no},
+		{yes, yes, yes},
+		{yes, undecidable, undecidable},
+		{yes, no, no},
+		{undecidable, undecidable, undecidable},
+		{undecidable, no, no},
+		{no, no, no},
 	} {
 		if test.a.and(test.b) != test.and || test.b.and(test.a) != test.and {
 			t.Errorf("%v and %v is not %v", test.a, test.b, test.and)

@@ -37,19 +37,22 @@ func (c *claim) mayBeAbsent() bool { return !c.hasDefault && !c.required }
 // emptySet is the default of a set that the provider leaves out when it is empty.
 var emptySet = value{state: stateDefault, list: []string{}}
 
-// standard are the claims of OpenID Connect Core 5.1 that every preset declares. What people edit themselves is marked.
+// editedByPeople are the keys of OpenID Connect Core 5.1 and of some providers whose values a person can usually change or choose. An
+// "email" that is read plainly is among them: nobody has verified it.
+var editedByPeople = []string{
+	"name", "given_name", "family_name", "middle_name", "nickname", "preferred_username", "profile", "picture", "website", "gender",
+	"birthdate", "zoneinfo", "locale", "phone_number", "address", "email", "upn", "unique_name",
+}
+
+// standard are the claims that every preset declares. They are few, because each session keeps them; a file may declare more.
 func standard() []claim {
 	return []claim{
 		{name: "sub", required: true},
 		{name: "email", derived: derivedEmail},
 		{name: "email_domain", kind: kindDomain, derived: derivedEmailDomain},
 		{name: "name", editable: true},
-		{name: "given_name", editable: true},
-		{name: "family_name", editable: true},
 		{name: "nickname", editable: true},
 		{name: "preferred_username", editable: true},
-		{name: "picture", editable: true},
-		{name: "locale", editable: true},
 		{name: "acr"},
 		{name: "amr", kind: kindSet},
 	}
@@ -71,8 +74,10 @@ func presetClaims(preset, client string) []claim {
 			claim{name: "realm_roles", from: "/realm_access/roles", sources: accessToken, kind: kindSet, hasDefault: true, fallback: emptySet},
 			claim{name: "groups", kind: kindSet})
 		if client != "" {
-			claims = append(claims, claim{name: "client_roles", from: "/resource_access/" + escapePointer(client) + "/roles",
-				sources: accessToken, kind: kindSet, hasDefault: true, fallback: emptySet})
+			claims = append(claims, claim{
+				name: "client_roles", from: "/resource_access/" + escapePointer(client) + "/roles",
+				sources: accessToken, kind: kindSet, hasDefault: true, fallback: emptySet,
+			})
 		}
 	case "entra":
 		// oid and tid never change; roles are the app roles, left out when there is none. Groups are cut off above 200 (broken) and absent

@@ -19,10 +19,14 @@ token:
 `)
 	for _, test := range []struct{ claims, want string }{
 		{`{"acr": "gold"}`, `{"groups":[],"limits":{"max":3,"names":["a","b"]},"org":"acme"}`},
-		{`{"groups": "/staff", "acme": {"tenant": "t"}, "level": 30e-1, "mfa": "true", "hd": "x.example"}`,
-			`{"groups":["/staff"],"level":3,"limits":{"max":3,"names":["a","b"]},"mfa":true,"org":"globex","tenant":"t","who":"u1"}`},
-		{`{"groups": "/staff", "preferred_username": "ann"}`,
-			`{"groups":["/staff"],"limits":{"max":3,"names":["a","b"]},"org":"globex","who":"ann"}`},
+		{
+			`{"groups": "/staff", "acme": {"tenant": "t"}, "level": 30e-1, "mfa": "true", "hd": "x.example"}`,
+			`{"groups":["/staff"],"level":3,"limits":{"max":3,"names":["a","b"]},"mfa":true,"org":"globex","tenant":"t","who":"u1"}`,
+		},
+		{
+			`{"groups": "/staff", "preferred_username": "ann"}`,
+			`{"groups":["/staff"],"limits":{"max":3,"names":["a","b"]},"org":"globex","who":"ann"}`,
+		},
 	} {
 		if got := asJSON(p.decide("corp", test.claims).Token()); got != test.want {
 			t.Errorf("%s:\ngot  %s\nwant %s", test.claims, got, test.want)
