@@ -12,14 +12,15 @@
 //
 // The files, one noun each:
 //
-//	config*.go     config.yaml, checked in one go            provider.go   an OpenID provider, seen from its relying party
-//	secret.go      text that cannot be printed               verify.go     the checks of its tokens that go-oidc leaves out
-//	cookie.go      what the browser carries                  outbound.go   its HTTP client and key set
-//	login.go       /login and /callback                      strictjson.go JSON without its ambiguities
-//	token.go       /api_token and /me                        store.go      users, identities, sessions, events: all SQL
-//	logout.go      /logout                                   signer.go     access tokens
-//	pages.go       what people see                           check.go      what must be right before the first request
-//	error.go       causes, and what may be told of them      middleware.go what every request passes
+//	config*.go       config.yaml, checked in one go            provider.go      an OpenID provider, seen from its relying party
+//	secret.go        text that cannot be printed               tokenresponse.go what its token endpoint answers
+//	cookie.go        what the browser carries                  verify.go        the checks of its tokens that go-oidc leaves out
+//	login.go         /login and /callback                      keyset.go        its public keys
+//	token.go         /api_token and /me                        outbound.go      its HTTP client
+//	logout.go        /logout                                   strictjson.go    JSON without its ambiguities
+//	pages.go         what people see                           store.go         users, identities, sessions, events: all SQL
+//	error.go         causes, and what may be told of them      signer.go        access tokens
+//	middleware.go    what every request passes                 check.go         what must be right before the first request
 //
 // Claims become a role in package mapping, and nowhere else; only a mapping.Decision can carry a role into the Signer.
 package bridge
@@ -72,9 +73,10 @@ func New(ctx context.Context, c *Config, rules *mapping.Rules, o Options) (*Brid
 	if err != nil {
 		return nil, err
 	}
+	metrics := NewMetrics(o.Version, rules.Hash())
 	var providers []*Provider
 	for _, p := range c.Providers {
-		provider, err := NewProvider(c, p, o.Now)
+		provider, err := NewProvider(c, p, o.Log, metrics, o.Now)
 		if err != nil {
 			return nil, err
 		}
@@ -84,7 +86,6 @@ func New(ctx context.Context, c *Config, rules *mapping.Rules, o Options) (*Brid
 	if err != nil {
 		return nil, err
 	}
-	metrics := NewMetrics(o.Version, rules.Hash())
 	b := &Bridge{store: store, log: o.Log}
 	b.public = routes(c, providers, rules, store, signer, cookies, pages, metrics, o)
 	b.private = privateRoutes(b, rules, metrics)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -229,7 +230,7 @@ func CheckProviders(ctx context.Context, c *Config, now func() time.Time) (findi
 		finding := func(message, fix string) {
 			findings = append(findings, strictyaml.Finding{File: "provider " + pc.ID, Severity: strictyaml.Warning, Message: message, Fix: fix})
 		}
-		p, err := NewProvider(c, pc, now)
+		p, err := NewProvider(c, pc, slog.New(slog.DiscardHandler), NewMetrics("", ""), now) // the findings say it all
 		if err != nil {
 			finding(err.Error(), "")
 			continue
@@ -242,9 +243,13 @@ func CheckProviders(ctx context.Context, c *Config, now func() time.Time) (findi
 		for _, warning := range m.warnings {
 			finding(warning, "")
 		}
-		body, err := get(ctx, p.client, m.jwksURI, "")
+		_, body, err := get(ctx, p.client, m.jwksURI, "")
 		if err == nil {
-			_, err = usableKeys(body, p.verifier.alg)
+			var skipped []error
+			_, skipped, err = usableKeys(body, p.verifier.alg)
+			for _, reason := range skipped {
+				finding("its key set: "+oneLine(reason.Error()), "the key is left out")
+			}
 		}
 		if err != nil {
 			finding(oneLine(err.Error()), "no login can be verified until this is mended")

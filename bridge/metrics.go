@@ -20,6 +20,7 @@ type Metrics struct {
 	logins      *prometheus.CounterVec
 	refusals    *prometheus.CounterVec
 	tokenFaults *prometheus.CounterVec
+	documents   *prometheus.CounterVec
 	tokens      prometheus.Counter
 }
 
@@ -43,6 +44,9 @@ func NewMetrics(version, rulesHash string) *Metrics {
 		tokenFaults: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "oidc_bridge_provider_token_faults_total", Help: "Tokens of providers that were refused, by the check they failed.",
 		}, []string{"check"}),
+		documents: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "oidc_bridge_provider_document_failures_total", Help: "Discovery documents and key sets that could not be fetched or used.",
+		}, []string{"provider", "document"}),
 		tokens: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "oidc_bridge_access_tokens_total", Help: "Access tokens signed.",
 		}),
@@ -51,7 +55,7 @@ func NewMetrics(version, rulesHash string) *Metrics {
 		Name: "oidc_bridge_info", Help: "1; the labels say which program and rules file are running.",
 	}, []string{"version", "rules"})
 	info.WithLabelValues(version, rulesHash).Set(1)
-	m.registry.MustRegister(m.requests, m.duration, m.logins, m.refusals, m.tokenFaults, m.tokens, info,
+	m.registry.MustRegister(m.requests, m.duration, m.logins, m.refusals, m.tokenFaults, m.documents, m.tokens, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

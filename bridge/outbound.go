@@ -2,38 +2,28 @@ package bridge
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"mime"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/go-jose/go-jose/v4"
-	"golang.org/x/sync/singleflight"
 )
 
 const (
-	outboundTimeout = 10 * time.Second // of one request, body included
-	maxResponse     = 1 << 20          // bytes
-	maxConnections  = 64               // to one provider: a slow one cannot take all of ours (D6)
-
-	keysMaxAge   = time.Hour        // a key that the provider removed stops working within this time (JD-10)
-	keysCooldown = 30 * time.Second // between fetches for keys that strangers ask for (JD-06)
-	minRSABits   = 2048             // RFC 7518 section 3.3
-	maxTriedKeys = 10               // for a token without kid (JD-09)
+	outboundTimeout   = 10 * time.Second // of one request, waiting for its turn and the body included
+	maxResponse       = 1 << 20          // bytes of a body
+	maxResponseHeader = 64 << 10         // bytes
+	maxUnderWay       = 64               // requests to one provider: a slow one cannot take all of our sockets (D6)
 )
 
 // newOutbound makes the client of one provider. It follows no redirect, asks for no compression, reads at most maxResponse bytes, ends
@@ -47,15 +37,14 @@ func newOutbound(p ProviderConfig, insecureDev bool) (*http.Client, error) {
 		},
 	}
 	transport := &http.Transport{
-		DialContext:           dialer.DialContext,
-		DisableCompression:    true,
-		ForceAttemptHTTP2:     true,
-		MaxConnsPerHost:       maxConnections,
-		MaxIdleConnsPerHost:   maxConnections,
-		IdleConnTimeout:       90 * time.Second,
-		TLSHandshakeTimeout:   5 * time.Second,
-		ResponseHeaderTimeout: outboundTimeout,
-		TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12},
+		DialContext:            dialer.DialContext,
+		DisableCompression:     true,
+		ForceAttemptHTTP2:      true,
+		MaxIdleConnsPerHost:    maxUnderWay,
+		IdleConnTimeout:        90 * time.Second,
+		TLSHandshakeTimeout:    5 * time.Second,
+		MaxResponseHeaderBytes: maxResponseHeader,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
 	}
 	if p.CAFile != "" {
 		pool, err := certPool(p.CAFile)
@@ -65,7 +54,7 @@ func newOutbound(p ProviderConfig, insecureDev bool) (*http.Client, error) {
 		transport.TLSClientConfig.RootCAs = pool
 	}
 	return &http.Client{
-		Transport:     cappedTransport{transport},
+		Transport:     boundedTransport{next: transport, turns: make(chan struct{}, maxUnderWay)},
 		Timeout:       outboundTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}, nil
@@ -83,216 +72,184 @@ func certPool(file string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// sharedAddressSpace is carrier-grade NAT (RFC 6598), where clouds keep services of their own.
-var sharedAddressSpace = netip.MustParsePrefix("100.64.0.0/10")
+// Addresses that no provider has. The metadata services of clouds give credentials to whoever can reach them; those that are not link-local
+// are listed. What translates or tunnels to IPv4 would lead around the rules for IPv4: NAT64 is judged by the address inside, the rest is
+// never dialled.
+var (
+	neverDialled = prefixes(
+		"0.0.0.0/8", "192.0.0.0/24", "240.0.0.0/4", // this network, protocol assignments (Oracle's metadata), reserved and broadcast
+		"100.100.100.200/32", "168.63.129.16/32", "fd00:ec2::254/128", // metadata of Alibaba, Azure, AWS
+		"::/96", "2001::/32", "2002::/16", "fec0::/10", // IPv4-compatible, Teredo, 6to4, site-local
+	)
+	privateToo = prefixes(
+		"100.64.0.0/10",  // carrier-grade NAT (RFC 6598), where clouds keep services of their own
+		"198.18.0.0/15",  // benchmarks (RFC 2544)
+		"64:ff9b:1::/48", // local NAT64 (RFC 8215)
+	)
+	nat64 = netip.MustParsePrefix("64:ff9b::/96") // RFC 6052
+)
+
+func prefixes(texts ...string) (list []netip.Prefix) {
+	for _, text := range texts {
+		list = append(list, netip.MustParsePrefix(text))
+	}
+	return list
+}
 
 func allowAddress(address string, allowPrivate, allowLoopback bool) error {
 	endpoint, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return err
 	}
-	addr := endpoint.Addr().Unmap().WithZone("")
+	addr := endpoint.Addr().WithZone("").Unmap()
+	if nat64.Contains(addr) {
+		addr = netip.AddrFrom4([4]byte(addr.AsSlice()[12:]))
+	}
+	within := func(list []netip.Prefix) bool {
+		return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(addr) })
+	}
 	switch {
-	case addr.IsUnspecified() || addr.IsMulticast() || addr.IsLinkLocalUnicast():
+	case addr.IsLoopback():
+		if !allowLoopback && !allowPrivate {
+			return fmt.Errorf("address %s is this machine: set allow_private if the provider is meant to be there", addr)
+		}
+	case addr.IsMulticast() || addr.IsLinkLocalUnicast() || within(neverDialled):
 		return fmt.Errorf("address %s is never dialled", addr)
-	case addr.IsLoopback() && !allowLoopback && !allowPrivate, (addr.IsPrivate() || sharedAddressSpace.Contains(addr)) && !allowPrivate:
+	case (addr.IsPrivate() || within(privateToo)) && !allowPrivate:
 		return fmt.Errorf("address %s is private: set allow_private if the provider is meant to be there", addr)
 	}
 	return nil
 }
 
-// cappedTransport ends bodies that are too long and responses that are compressed although we did not ask for it.
-type cappedTransport struct{ next http.RoundTripper }
+// boundedTransport bounds what a provider can take of us: requests under way, bytes of a body, and no compression, which would make many
+// bytes of few.
+type boundedTransport struct {
+	next  http.RoundTripper
+	turns chan struct{}
+}
 
-func (t cappedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+func (t boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	select {
+	case t.turns <- struct{}{}:
+	case <-r.Context().Done():
+		return nil, fmt.Errorf("%d requests to this provider are under way: %w", cap(t.turns), r.Context().Err())
+	}
+	done := sync.OnceFunc(func() { <-t.turns })
 	r = r.Clone(r.Context())
 	r.Header.Set("Accept-Encoding", "identity")
 	response, err := t.next.RoundTrip(r)
 	if err != nil {
+		done()
 		return nil, err
 	}
+	response.Body = &boundedBody{ReadCloser: response.Body, left: maxResponse + 1, done: done}
 	if encoding := response.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
 		response.Body.Close()
-		return nil, fmt.Errorf("response has Content-Encoding %.32q", encoding)
+		return nil, fmt.Errorf("%w: Content-Encoding %.32q, which was not asked for", ErrProviderAnswer, encoding)
 	}
-	response.Body = &cappedBody{ReadCloser: response.Body, left: maxResponse}
 	return response, nil
 }
 
-type cappedBody struct {
+// boundedBody gives its turn back when it is closed.
+type boundedBody struct {
 	io.ReadCloser
 	left int
+	done func()
 }
 
-func (b *cappedBody) Read(p []byte) (int, error) {
-	if b.left <= 0 {
-		return 0, fmt.Errorf("response is larger than %d bytes", maxResponse)
-	}
+func (b *boundedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p[:min(len(p), b.left)])
-	b.left -= n
+	if b.left -= n; b.left == 0 {
+		return n, fmt.Errorf("%w: the body is larger than %d bytes", ErrProviderAnswer, maxResponse)
+	}
 	return n, err
 }
 
-// getJSON fetches a JSON object. bearer may be empty.
-func getJSON(ctx context.Context, client *http.Client, url, bearer string) (map[string]any, error) {
-	body, err := get(ctx, client, url, bearer)
-	if err != nil {
-		return nil, err
-	}
-	object, err := decodeObject(body)
-	if err != nil {
-		return nil, fmt.Errorf("GET %s: %w", url, err)
-	}
-	return object, nil
+func (b *boundedBody) Close() error {
+	defer b.done()
+	return b.ReadCloser.Close()
 }
 
-func get(ctx context.Context, client *http.Client, url, bearer string) ([]byte, error) {
+// send returns the whole answer to a request. An error is ErrProviderDown where there was none, ErrProviderAnswer where it is out of bounds.
+func send(client *http.Client, request *http.Request) (*http.Response, []byte, error) {
+	response, err := client.Do(request)
+	if err == nil {
+		defer response.Body.Close()
+		var body []byte
+		if body, err = io.ReadAll(response.Body); err == nil {
+			return response, body, nil
+		}
+	}
+	if !errors.Is(err, ErrProviderAnswer) {
+		err = fmt.Errorf("%w: %w", ErrProviderDown, err)
+	}
+	return nil, nil, err
+}
+
+// get returns the answer to a GET, which must be 200. bearer may be empty.
+func get(ctx context.Context, client *http.Client, url, bearer string) (*http.Response, []byte, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	request.Header.Set("Accept", "application/json")
 	if bearer != "" {
 		request.Header.Set("Authorization", "Bearer "+bearer)
 	}
-	response, err := client.Do(request)
+	response, body, err := send(client, request)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("GET %s: status %d", url, response.StatusCode)
+		return nil, nil, statusError(response.StatusCode, "GET "+url)
 	}
-	if contentType, _, _ := strings.Cut(response.Header.Get("Content-Type"), ";"); contentType == "text/html" {
-		return nil, fmt.Errorf("GET %s: an HTML page instead of JSON", url)
-	}
-	return io.ReadAll(response.Body)
+	return response, body, nil
 }
 
-// A keySet is the published keys of one provider, those of them that may sign with its algorithm.
-//
-// The last good set is kept when a refresh fails. A token with an unknown kid causes a refresh; for tokens that anybody can send,
-// at most one in keysCooldown, while a token that came from the token endpoint always may.
-type keySet struct {
-	client *http.Client
-	alg    jose.SignatureAlgorithm
-	now    func() time.Time
-	flight singleflight.Group
-
-	mu      sync.Mutex
-	keys    []jose.JSONWebKey
-	fetched time.Time // of the keys above
-	tried   time.Time
-}
-
-var (
-	errUnknownKey   = errors.New("no published key fits")
-	errBadSignature = errors.New("signature does not match")
-)
-
-// verify returns the payload of a compact JWS whose signature one of the keys at url made.
-func (k *keySet) verify(ctx context.Context, url, jwt string, cooldown time.Duration) ([]byte, error) {
-	jws, err := jose.ParseSignedCompact(jwt, []jose.SignatureAlgorithm{k.alg})
+// getJSON fetches a JSON object, sent as one.
+func getJSON(ctx context.Context, client *http.Client, url, bearer string) (map[string]any, error) {
+	response, body, err := get(ctx, client, url, bearer)
 	if err != nil {
 		return nil, err
 	}
-	kid := jws.Signatures[0].Header.KeyID
-	keys, stale := k.candidates(kid)
-	if len(keys) == 0 || stale {
-		// On failure the last good keys go on: candidates of an unknown kid stay none.
-		if err := k.refresh(ctx, url, cooldown); err != nil && len(keys) == 0 {
-			return nil, err
-		}
-		keys, _ = k.candidates(kid)
+	object, err := jsonObject(response, body)
+	if err != nil {
+		return nil, fmt.Errorf("%w: GET %s: %w", ErrProviderAnswer, url, err)
 	}
-	if len(keys) == 0 {
-		return nil, errUnknownKey
-	}
-	for _, key := range keys {
-		if payload, err := jws.Verify(key.Key); err == nil {
-			return payload, nil
-		}
-	}
-	return nil, errBadSignature
+	return object, nil
 }
 
-// candidates are the keys to try for the kid: the one that has it, or without kid all, up to a bound.
-func (k *keySet) candidates(kid string) (keys []jose.JSONWebKey, stale bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, key := range k.keys {
-		if (kid == "" || key.KeyID == kid) && len(keys) < maxTriedKeys {
-			keys = append(keys, key)
-		}
+// jsonObject decodes an answer that calls itself JSON. Discovery 4.2, OpenID Connect Core 3.1.3.3 and 5.3.2 all ask for application/json:
+// an HTML page, a form or a signed UserInfo response is none.
+func jsonObject(response *http.Response, body []byte) (map[string]any, error) {
+	contentType, _, err := mime.ParseMediaType(response.Header.Get("Content-Type"))
+	if err != nil || contentType != "application/json" {
+		return nil, fmt.Errorf("its Content-Type is %.64q", response.Header.Get("Content-Type"))
 	}
-	return keys, k.now().Sub(k.fetched) > keysMaxAge
+	return decodeObject(body)
 }
 
-func (k *keySet) refresh(ctx context.Context, url string, cooldown time.Duration) error {
-	k.mu.Lock()
-	wait := k.tried.Add(cooldown).Sub(k.now())
-	k.mu.Unlock()
-	if wait > 0 {
-		return fmt.Errorf("%w, and the key set was asked for less than %s ago", errUnknownKey, cooldown)
+// statusError is ErrProviderDown where the status says that trying later may help.
+func statusError(status int, what string) error {
+	cause := ErrProviderAnswer
+	if status >= 500 || status == http.StatusTooManyRequests {
+		cause = ErrProviderDown
 	}
-	_, err, _ := k.flight.Do(url, func() (any, error) {
-		// Not the caller's context alone: others wait for this answer too. The client has its own deadline.
-		body, err := get(context.WithoutCancel(ctx), k.client, url, "")
-		var keys []jose.JSONWebKey
-		if err == nil {
-			keys, err = usableKeys(body, k.alg)
-		}
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		k.tried = k.now()
-		if err == nil {
-			k.keys, k.fetched = keys, k.now()
-		}
-		return nil, err
-	})
-	return err
+	return fmt.Errorf("%w: %s: status %d", cause, what, status)
 }
 
-// usableKeys reads a JWKS (RFC 7517). A key that is broken, private, symmetric, too weak or meant for something else is left out and spoils
-// nothing; a set without any usable key is an error, so that it does not replace a good one (JD-07, JD-11).
-func usableKeys(body []byte, alg jose.SignatureAlgorithm) ([]jose.JSONWebKey, error) {
-	var set struct {
-		Keys []json.RawMessage `json:"keys"`
-	}
-	if err := json.Unmarshal(body, &set); err != nil {
-		return nil, fmt.Errorf("key set: %w", err)
-	}
-	var keys []jose.JSONWebKey
-	for _, raw := range set.Keys {
-		var key jose.JSONWebKey
-		var more struct {
-			Operations []string `json:"key_ops"`
-		}
-		if key.UnmarshalJSON(raw) != nil || json.Unmarshal(raw, &more) != nil || !key.IsPublic() || !key.Valid() {
-			continue
-		}
-		if key.Use != "" && key.Use != "sig" || key.Algorithm != "" && key.Algorithm != string(alg) ||
-			more.Operations != nil && !slices.Contains(more.Operations, "verify") || !fits(key.Key, alg) {
-			continue
-		}
-		keys = append(keys, key)
-	}
-	if len(keys) == 0 {
-		return nil, fmt.Errorf("key set: none of %d keys can verify %s", len(set.Keys), alg)
-	}
-	return keys, nil
+// A documentLog tells the operators of a bad discovery document or key set, which a login may never show: the last good one goes on.
+type documentLog struct {
+	provider string
+	log      *slog.Logger
+	metrics  *Metrics
 }
 
-// fits reports whether the type of the key is the one that the algorithm needs: the key decides, never the token's header (RFC 8725 3.1).
-func fits(key any, alg jose.SignatureAlgorithm) bool {
-	switch key := key.(type) {
-	case *rsa.PublicKey:
-		return (strings.HasPrefix(string(alg), "RS") || strings.HasPrefix(string(alg), "PS")) && key.N.BitLen() >= minRSABits
-	case *ecdsa.PublicKey:
-		bits := map[jose.SignatureAlgorithm]int{jose.ES256: 256, jose.ES384: 384, jose.ES512: 521}[alg]
-		return bits != 0 && key.Curve.Params().BitSize == bits
-	case ed25519.PublicKey:
-		return alg == jose.EdDSA
-	}
-	return false
+func (d documentLog) failed(document string, err error) {
+	d.metrics.documents.WithLabelValues(d.provider, document).Inc()
+	d.warn(document, err.Error())
+}
+
+func (d documentLog) warn(document, problem string) {
+	d.log.Warn("provider document", "provider", d.provider, "document", document, "problem", oneLine(problem))
 }

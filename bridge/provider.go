@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/url"
@@ -20,8 +21,8 @@ import (
 )
 
 const (
-	discoveryMaxAge   = time.Hour       // after which metadata is fetched anew; the old goes on while that fails
-	discoveryCooldown = 2 * time.Second // between attempts, while there is no metadata
+	metadataMaxAge = time.Hour        // after which it is fetched anew; the old goes on while that fails
+	metadataPause  = 30 * time.Second // between attempts then
 )
 
 // A Provider is an OpenID provider, seen from its relying party: one connection of config.yaml. It is safe for concurrent use; its
@@ -32,6 +33,7 @@ type Provider struct {
 	client      *http.Client
 	verifier    verifier
 	insecureDev bool
+	log         documentLog
 	now         func() time.Time
 	flight      singleflight.Group
 
@@ -61,43 +63,48 @@ type Identity struct {
 }
 
 // NewProvider makes the connection. It reaches for the provider on first use only, so that the bridge starts while a provider is down.
-func NewProvider(c *Config, p ProviderConfig, now func() time.Time) (*Provider, error) {
+func NewProvider(c *Config, p ProviderConfig, log *slog.Logger, m *Metrics, now func() time.Time) (*Provider, error) {
 	client, err := newOutbound(p, c.InsecureDev)
 	if err != nil {
 		return nil, err
 	}
 	alg := jose.SignatureAlgorithm(p.Alg)
+	documents := documentLog{p.ID, log, m}
 	return &Provider{
 		ProviderConfig: p,
 		redirectURI:    c.PublicURL.String() + "/callback/" + p.ID,
 		client:         client,
 		verifier: verifier{
 			issuer: p.Issuer, clientID: p.ClientID, alg: alg, now: now,
-			keys: &keySet{client: client, alg: alg, now: now},
+			keys: newKeySet(client, alg, documents, now),
 		},
 		insecureDev: c.InsecureDev,
+		log:         documents,
 		now:         now,
 	}, nil
 }
 
 // Discover returns the provider's metadata. It asks the provider when there is none yet or it is an hour old; the last good one goes on
-// while that fails. A provider that was never reached is ErrProviderDown, and is tried again at the next call.
+// while that fails. A provider that was never reached is ErrProviderDown.
 func (p *Provider) Discover(ctx context.Context) (*metadata, error) {
 	p.mu.Lock()
-	known, failure := p.metadata, p.failure
-	fresh := known != nil && p.now().Sub(known.fetched) < discoveryMaxAge
-	resting := p.now().Sub(p.tried) < discoveryCooldown
+	known, failure, rest := p.metadata, p.failure, p.now().Sub(p.tried)
 	p.mu.Unlock()
 	switch {
-	case fresh, known != nil && resting:
+	case known != nil && (p.now().Sub(known.fetched) < metadataMaxAge || rest < metadataPause):
 		return known, nil
-	case resting && failure != nil:
+	case known == nil && failure != nil && rest < retryPause:
 		return nil, failure
 	}
 	_, err, _ := p.flight.Do("", func() (any, error) {
 		found, err := p.fetchMetadata(context.WithoutCancel(ctx))
 		if err != nil {
 			err = fmt.Errorf("%w: discovery of %s: %w", ErrProviderDown, p.ID, err)
+			p.log.failed("discovery", err)
+		} else {
+			for _, warning := range found.warnings {
+				p.log.warn("discovery", warning)
+			}
 		}
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -139,12 +146,23 @@ func (p *Provider) fetchMetadata(ctx context.Context) (*metadata, error) {
 		if !present && !endpoint.required {
 			continue
 		}
-		if err := p.checkEndpoint(text); err != nil {
+		u, err := p.checkEndpoint(text)
+		if err != nil {
 			return nil, fmt.Errorf("%s: %w", endpoint.name, err)
+		}
+		// RFC 6749 section 3.1: no parameter more than once, and the first would win over ours.
+		if query := u.Query(); slices.ContainsFunc(reservedParams, query.Has) {
+			return nil, fmt.Errorf("%s: %.200q has a parameter that belongs to requests", endpoint.name, text)
 		}
 		*endpoint.to = text
 	}
-	m.issParameter, _ = document["authorization_response_iss_parameter_supported"].(bool)
+	if value, present := document["authorization_response_iss_parameter_supported"]; present {
+		// Read as false, a "true" would switch the check off that it asks for.
+		var ok bool
+		if m.issParameter, ok = value.(bool); !ok {
+			return nil, errors.New("authorization_response_iss_parameter_supported is neither true nor false")
+		}
+	}
 	if methods, ok := document["code_challenge_methods_supported"].([]any); ok && !slices.Contains(methods, any("S256")) {
 		m.warnings = append(m.warnings, "it does not list S256 among its PKCE methods; S256 is sent all the same")
 	}
@@ -155,17 +173,17 @@ func (p *Provider) fetchMetadata(ctx context.Context) (*metadata, error) {
 }
 
 // checkEndpoint holds an endpoint to https, with nothing in it that leads elsewhere (JD-03).
-func (p *Provider) checkEndpoint(text string) error {
+func (p *Provider) checkEndpoint(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	switch {
-	case err != nil || u.Host == "" || u.Opaque != "":
-		return fmt.Errorf("%.200q is not a URL", text)
-	case u.User != nil || u.Fragment != "":
-		return errors.New("a URL with user or fragment")
+	case err != nil || u.Hostname() == "" || u.Opaque != "":
+		return nil, fmt.Errorf("%.200q is not a URL", text)
+	case u.User != nil || strings.Contains(text, "#"):
+		return nil, errors.New("a URL with user or fragment")
 	case u.Scheme == "https" || u.Scheme == "http" && p.insecureDev && isLoopback(u):
-		return nil
+		return u, nil
 	}
-	return fmt.Errorf("%.200q is not https", text)
+	return nil, fmt.Errorf("%.200q is not https", text)
 }
 
 // AuthorizationURL is where the browser goes to log in (OpenID Connect Core 3.1.2.1). Everything in it comes from the configuration and the
@@ -181,7 +199,10 @@ func (p *Provider) AuthorizationURL(ctx context.Context, login LoginState) (stri
 	for _, name := range slices.Sorted(maps.Keys(p.AuthorizeParams)) {
 		options = append(options, oauth2.SetAuthURLParam(name, p.AuthorizeParams[name]))
 	}
-	return p.oauth2(m).AuthCodeURL(login.State, options...), nil
+	request := oauth2.Config{
+		ClientID: p.ClientID, RedirectURL: p.redirectURI, Scopes: p.Scopes, Endpoint: oauth2.Endpoint{AuthURL: m.authorizationEndpoint},
+	}
+	return request.AuthCodeURL(login.State, options...), nil
 }
 
 // Exchange redeems the code and verifies everything that comes back, in this order: token response, ID token, access token where the rules
@@ -191,30 +212,26 @@ func (p *Provider) Exchange(ctx context.Context, rules *mapping.Rules, login Log
 	if err != nil {
 		return Identity{}, err
 	}
-	started := time.Unix(login.Started, 0)
-	token, err := p.oauth2(m).Exchange(context.WithValue(ctx, oauth2.HTTPClient, p.client), code, oauth2.VerifierOption(login.Verifier))
+	tokens, err := p.redeem(ctx, m.tokenEndpoint, code, login.Verifier)
 	if err != nil {
-		return Identity{}, tokenError(err)
+		return Identity{}, err
 	}
-	raw, _ := token.Extra("id_token").(string)
-	if raw == "" || token.AccessToken == "" || !strings.EqualFold(token.TokenType, "Bearer") {
-		return Identity{}, fmt.Errorf("%w: no ID token, or no Bearer access token, in the token response", ErrProviderAnswer)
-	}
-	idToken, err := p.verifier.idToken(ctx, m.jwksURI, raw, expectation{login.Nonce, token.AccessToken, started})
+	started := time.Unix(login.Started, 0)
+	idToken, err := p.verifier.idToken(ctx, m.jwksURI, tokens.idToken, expectation{login.Nonce, tokens.accessToken, started})
 	if err != nil {
 		return Identity{}, answerError("ID token", err)
 	}
 	identity := Identity{Issuer: p.Issuer, Subject: idToken["sub"].(string), Tokens: mapping.Tokens{IDToken: idToken}}
 	identity.SID, _ = idToken["sid"].(string)
 	// An opaque access token has no claims: those that would be in it are absent.
-	if rules.NeedsAccessToken(p.ID) && strings.Count(token.AccessToken, ".") == 2 {
-		identity.Tokens.AccessToken, err = p.verifier.accessToken(ctx, m.jwksURI, token.AccessToken, identity.Subject, started)
+	if rules.NeedsAccessToken(p.ID) && strings.Count(tokens.accessToken, ".") == 2 {
+		identity.Tokens.AccessToken, err = p.verifier.accessToken(ctx, m.jwksURI, tokens.accessToken, identity.Subject, started)
 		if err != nil {
 			return Identity{}, answerError("access token", err)
 		}
 	}
 	if p.UserInfo == "always" || p.UserInfo == "auto" && rules.NeedsUserInfo(p.ID, identity.Tokens) {
-		if identity.Tokens.UserInfo, err = p.userInfo(ctx, m, token.AccessToken, identity.Subject); err != nil {
+		if identity.Tokens.UserInfo, err = p.userInfo(ctx, m, tokens.accessToken, identity.Subject); err != nil {
 			return Identity{}, err
 		}
 	}
@@ -229,50 +246,12 @@ func (p *Provider) userInfo(ctx context.Context, m *metadata, accessToken, subje
 	}
 	claims, err := getJSON(ctx, p.client, m.userinfoEndpoint, accessToken)
 	if err != nil {
-		return nil, fmt.Errorf("%w: UserInfo: %w", ErrProviderAnswer, err)
+		return nil, fmt.Errorf("UserInfo: %w", err)
 	}
 	if sub, _ := claims["sub"].(string); sub != subject {
 		return nil, fmt.Errorf("%w: %w: sub is not the ID token's", ErrProviderAnswer, faultUserInfo)
 	}
 	return claims, nil
-}
-
-func (p *Provider) oauth2(m *metadata) *oauth2.Config {
-	style := oauth2.AuthStyleInHeader
-	if p.AuthMethod == "client_secret_post" {
-		style = oauth2.AuthStyleInParams
-	}
-	return &oauth2.Config{
-		ClientID: p.ClientID, ClientSecret: p.ClientSecret.Reveal(), RedirectURL: p.redirectURI, Scopes: p.Scopes,
-		Endpoint: oauth2.Endpoint{AuthURL: m.authorizationEndpoint, TokenURL: m.tokenEndpoint, AuthStyle: style},
-	}
-}
-
-// tokenError sorts the failures of a token request. The provider's error code is told to the log, its text only in quotes and cut short;
-// the response itself is not: it may hold tokens.
-func tokenError(err error) error {
-	var failed *oauth2.RetrieveError
-	if !errors.As(err, &failed) {
-		var timeout interface{ Timeout() bool }
-		if errors.As(err, &timeout) {
-			return fmt.Errorf("%w: token request: %w", ErrProviderDown, err)
-		}
-		return fmt.Errorf("%w: token request failed: %T", ErrProviderAnswer, err)
-	}
-	status := 0
-	if failed.Response != nil {
-		status = failed.Response.StatusCode
-	}
-	detail := fmt.Sprintf("token endpoint: status %d, error %.64q, description %.200q", status, failed.ErrorCode, failed.ErrorDescription)
-	switch {
-	case failed.ErrorCode == "invalid_client" || failed.ErrorCode == "unauthorized_client":
-		return fmt.Errorf("%w: %s: client_id, client_secret or auth_method of config.yaml do not fit the provider", ErrProviderAnswer, detail)
-	case failed.ErrorCode == "invalid_grant":
-		return fmt.Errorf("%w: %s", ErrCodeRefused, detail)
-	case status >= 500 || status == http.StatusTooManyRequests:
-		return fmt.Errorf("%w: %s", ErrProviderDown, detail)
-	}
-	return fmt.Errorf("%w: %s", ErrProviderAnswer, detail)
 }
 
 func answerError(what string, err error) error {

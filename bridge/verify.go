@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -9,10 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
-	"unicode/utf8"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/go-jose/go-jose/v4"
@@ -22,9 +23,11 @@ const (
 	clockSkew     = 60 * time.Second // between the provider's clock and ours, both ways
 	maxToken      = 64 << 10         // bytes of a token from the provider
 	maxTokenLife  = 24 * time.Hour   // exp - iat
-	maxSubject    = 255              // bytes, OpenID Connect Core 2
+	maxLogoutLife = 10 * time.Minute // the same of a logout token
+	maxIdentifier = 255              // bytes, OpenID Connect Core 2
 	maxKeyID      = 512
 	googleIssuer  = "https://accounts.google.com"
+	logoutEvent   = "http://schemas.openid.net/event/backchannel-logout"
 	googleSpelled = "accounts.google.com" // what Google also writes into iss, see its OpenID Connect documentation
 )
 
@@ -49,9 +52,11 @@ const (
 	faultIssued    tokenFault = "iat"
 	faultNotBefore tokenFault = "nbf"
 	faultSubject   tokenFault = "sub"
+	faultSession   tokenFault = "sid"
+	faultTokenID   tokenFault = "jti"
 	faultNonce     tokenFault = "nonce"
 	faultHash      tokenFault = "at_hash"
-	faultEvents    tokenFault = "events"   // a logout token
+	faultEvents    tokenFault = "events"   // those of a logout token, or not
 	faultUserInfo  tokenFault = "userinfo" // the UserInfo response is not about this subject
 )
 
@@ -74,28 +79,27 @@ type expectation struct {
 
 // idToken verifies an ID token from the token endpoint and returns its claims (OpenID Connect Core 3.1.3.7).
 func (v *verifier) idToken(ctx context.Context, jwksURI, raw string, want expectation) (map[string]any, error) {
-	header, err := v.form(raw)
+	token, err := v.open(ctx, jwksURI, raw, fromProvider)
 	if err != nil {
 		return nil, err
 	}
-	if typ, present := header["typ"]; present && !isOneOf(typ, "JWT") {
-		return nil, fmt.Errorf("%w: %.32q", faultType, typ)
-	}
-	payload, claims, err := v.signed(ctx, jwksURI, raw)
-	if err != nil {
-		return nil, err
-	}
-	if err := v.library(ctx, raw, payload); err != nil {
-		return nil, err
-	}
-	if err := v.audience(claims); err != nil {
-		return nil, err
-	}
-	if err := v.common(claims, want.started); err != nil {
+	claims := token.claims
+	if err := cmp.Or(typeIn(token.header, typeAbsent, "jwt"), typeIn(claims, typeAbsent, "id")); err != nil {
 		return nil, err
 	}
 	if _, present := claims["events"]; present {
 		return nil, faultEvents
+	}
+	if err := v.library(ctx, token); err != nil {
+		return nil, err
+	}
+	if err := cmp.Or(
+		v.audience(claims),
+		v.issuerAndTimes(claims, want.started.Add(-clockSkew), maxTokenLife),
+		identifier(claims, "sub", true, faultSubject),
+		identifier(claims, "sid", false, faultSession),
+	); err != nil {
+		return nil, err
 	}
 	nonce, _ := claims["nonce"].(string)
 	if want.nonce == "" || subtle.ConstantTimeCompare([]byte(nonce), []byte(want.nonce)) != 1 {
@@ -110,44 +114,125 @@ func (v *verifier) idToken(ctx context.Context, jwksURI, raw string, want expect
 }
 
 // accessToken verifies a JWT access token that came with the ID token of the subject: Keycloak puts roles there. Its audience is some API,
-// so that azp, the client it was issued to, binds it to us.
-func (v *verifier) accessToken(ctx context.Context, jwksURI, raw, subject string, started time.Time) (map[string]any, error) {
-	header, err := v.form(raw)
+// so that the client it was issued to binds it to us. It must say that it is an access token: what could be an ID token is none.
+func (v *verifier) accessToken(ctx context.Context, jwksURI, raw, wantSubject string, started time.Time) (map[string]any, error) {
+	token, err := v.open(ctx, jwksURI, raw, fromProvider)
 	if err != nil {
 		return nil, err
 	}
-	if typ, present := header["typ"]; present && !isOneOf(typ, "JWT", "at+jwt", "application/at+jwt") {
-		return nil, fmt.Errorf("%w: %.32q", faultType, typ)
+	claims := token.claims
+	err = cmp.Or(typeIn(token.header, typeAbsent, "jwt"), typeIn(claims, "bearer"))
+	if typeIn(token.header, "at+jwt") == nil { // RFC 9068 section 2.1
+		err = typeIn(claims, typeAbsent, "bearer")
 	}
-	_, claims, err := v.signed(ctx, jwksURI, raw)
 	if err != nil {
 		return nil, err
-	}
-	if azp, _ := claims["azp"].(string); azp != v.clientID {
-		return nil, faultParty
-	}
-	// Keycloak tells its kinds of token apart by a claim: ID, Bearer, Refresh, Logout.
-	if typ, present := claims["typ"]; present && !isOneOf(typ, "Bearer") {
-		return nil, fmt.Errorf("%w: %.32q", faultType, typ)
 	}
 	if _, present := claims["events"]; present {
 		return nil, faultEvents
 	}
-	if err := v.common(claims, started); err != nil {
+	party, present := claims["azp"] // Keycloak's name for it; RFC 9068 section 2.2 has client_id
+	if !present {
+		party = claims["client_id"]
+	}
+	if !isOneOf(party, v.clientID) {
+		return nil, faultParty
+	}
+	if err := v.issuerAndTimes(claims, started.Add(-clockSkew), maxTokenLife); err != nil {
 		return nil, err
 	}
-	if sub, _ := claims["sub"].(string); sub != subject {
+	if !isOneOf(claims["sub"], wantSubject) {
 		return nil, fmt.Errorf("%w: not the ID token's", faultSubject)
 	}
 	return claims, nil
 }
 
+// logoutToken verifies a logout token, which anybody may send us, and returns its claims (Back-Channel Logout 1.0 sections 2.4 and 2.6).
+// Whether its jti was seen before is for the caller to know.
+func (v *verifier) logoutToken(ctx context.Context, jwksURI, raw string) (map[string]any, error) {
+	token, err := v.open(ctx, jwksURI, raw, fromAnybody)
+	if err != nil {
+		return nil, err
+	}
+	claims := token.claims
+	// The certification suite signs without typ, so that it cannot be required (D26).
+	if err := cmp.Or(typeIn(token.header, typeAbsent, "jwt", "logout+jwt"), typeIn(claims, typeAbsent, "logout")); err != nil {
+		return nil, err
+	}
+	if _, present := claims["nonce"]; present {
+		return nil, faultNonce
+	}
+	events, _ := claims["events"].(map[string]any)
+	if _, ok := events[logoutEvent].(map[string]any); !ok {
+		return nil, faultEvents
+	}
+	if err := v.library(ctx, token); err != nil {
+		return nil, err
+	}
+	_, hasSID := claims["sid"]
+	if err := cmp.Or(
+		v.audience(claims),
+		v.issuerAndTimes(claims, v.now().Add(-maxLogoutLife-clockSkew), maxLogoutLife),
+		identifier(claims, "sub", !hasSID, faultSubject),
+		identifier(claims, "sid", false, faultSession),
+		identifier(claims, "jti", true, faultTokenID),
+	); err != nil {
+		return nil, err
+	}
+	return claims, nil
+}
+
+// A jws is a token whose signature one of the provider's keys made.
+type jws struct {
+	raw     string
+	header  map[string]any
+	payload []byte
+	claims  map[string]any
+}
+
+// open checks the form, verifies the signature and decodes the payload strictly.
+func (v *verifier) open(ctx context.Context, jwksURI, raw string, origin tokenOrigin) (token jws, err error) {
+	token.raw = raw
+	if token.header, err = v.form(raw); err != nil {
+		return jws{}, err
+	}
+	token.payload, err = v.keys.verify(ctx, jwksURI, raw, origin)
+	switch {
+	case errors.Is(err, errBadSignature):
+		return jws{}, faultSignature
+	case errors.Is(err, errUnknownKey):
+		return jws{}, faultKey
+	case err != nil:
+		return jws{}, err
+	}
+	if token.claims, err = decodeObject(token.payload); err != nil {
+		return jws{}, fmt.Errorf("%w: payload: %v", faultForm, err)
+	}
+	return token, nil
+}
+
+// typeAbsent stands for the lack of a type in the lists of typeIn.
+const typeAbsent = ""
+
+// typeIn holds a typ to a list. The header's is a media type without "application/", in any case (RFC 7515 section 4.1.9); by the claim of
+// that name Keycloak tells its kinds of token apart (ID, Bearer, Refresh, Offline, Logout). Each kind of token has lists of its own, which
+// keeps one kind from being taken for another (RFC 8725 sections 3.11 and 3.12).
+func typeIn(members map[string]any, allowed ...string) error {
+	value, present := members["typ"]
+	text, _ := value.(string)
+	text = strings.TrimPrefix(strings.ToLower(text), "application/")
+	if present == (text != typeAbsent) && slices.Contains(allowed, text) {
+		return nil
+	}
+	return fmt.Errorf("%w: %.32q", faultType, value)
+}
+
 // form checks what can be seen without a key: three parts of base64url, the pinned algorithm, no extension.
 func (v *verifier) form(raw string) (header map[string]any, err error) {
-	parts := strings.Split(raw, ".")
-	if len(raw) > maxToken || len(parts) != 3 {
-		return nil, fmt.Errorf("%w: %d bytes in %d parts", faultForm, len(raw), len(parts))
+	if len(raw) > maxToken || strings.Count(raw, ".") != 2 {
+		return nil, fmt.Errorf("%w: %d bytes in %d parts", faultForm, len(raw), strings.Count(raw, ".")+1)
 	}
+	parts := strings.Split(raw, ".")
 	for _, part := range parts {
 		// Strict base64url passes line breaks; a token has none.
 		if _, err := base64url.DecodeString(part); err != nil || part == "" || strings.ContainsAny(part, "\r\n") {
@@ -158,7 +243,7 @@ func (v *verifier) form(raw string) (header map[string]any, err error) {
 	if header, err = decodeObject(text); err != nil {
 		return nil, fmt.Errorf("%w: header: %v", faultForm, err)
 	}
-	if alg, _ := header["alg"].(string); alg != string(v.alg) {
+	if !isOneOf(header["alg"], string(v.alg)) {
 		return nil, fmt.Errorf("%w: %.32q, expected %s", faultAlgorithm, header["alg"], v.alg)
 	}
 	for _, name := range []string{"crit", "b64", "zip", "enc"} {
@@ -177,27 +262,11 @@ func (v *verifier) form(raw string) (header map[string]any, err error) {
 	return header, nil
 }
 
-// signed verifies the signature and decodes the payload strictly.
-func (v *verifier) signed(ctx context.Context, jwksURI, raw string) (payload []byte, claims map[string]any, err error) {
-	payload, err = v.keys.verify(ctx, jwksURI, raw, 0)
-	switch {
-	case errors.Is(err, errBadSignature):
-		return nil, nil, faultSignature
-	case errors.Is(err, errUnknownKey):
-		return nil, nil, faultKey
-	case err != nil:
-		return nil, nil, fmt.Errorf("%w: keys: %w", ErrProviderDown, err)
-	}
-	if claims, err = decodeObject(payload); err != nil {
-		return nil, nil, fmt.Errorf("%w: payload: %v", faultForm, err)
-	}
-	return payload, claims, nil
-}
-
-// library lets go-oidc check the token too: what it refuses is refused. Only expiry is left to common, since go-oidc grants no leeway.
-func (v *verifier) library(ctx context.Context, raw string, payload []byte) error {
+// library lets go-oidc check the token too: what it refuses is refused. Only the times are left to issuerAndTimes, since go-oidc grants no leeway
+// for exp and five minutes for nbf.
+func (v *verifier) library(ctx context.Context, t jws) error {
 	config := &oidc.Config{ClientID: v.clientID, SupportedSigningAlgs: []string{string(v.alg)}, SkipExpiryCheck: true, Now: v.now}
-	if _, err := oidc.NewVerifier(v.issuer, verifiedPayload{raw, payload}, config).Verify(ctx, raw); err != nil {
+	if _, err := oidc.NewVerifier(v.issuer, verifiedPayload{t.raw, t.payload}, config).Verify(ctx, t.raw); err != nil {
 		return fmt.Errorf("%w: %v", faultLibrary, err)
 	}
 	return nil
@@ -231,65 +300,68 @@ func (v *verifier) audience(claims map[string]any) error {
 	return nil
 }
 
-// common checks what every token of the provider must have: iss, sub and sane times.
-func (v *verifier) common(claims map[string]any, started time.Time) error {
-	iss := claims["iss"]
-	if !isOneOf(iss, v.issuer) && !(v.issuer == googleIssuer && isOneOf(iss, googleSpelled)) {
+// issuerAndTimes checks what every token of the provider must have. notBefore bounds iat, life what lies between iat and exp.
+func (v *verifier) issuerAndTimes(claims map[string]any, notBefore time.Time, life time.Duration) error {
+	if iss := claims["iss"]; !isOneOf(iss, v.issuer) && !(v.issuer == googleIssuer && isOneOf(iss, googleSpelled)) {
 		return faultIssuer
 	}
-	if sub, _ := claims["sub"].(string); !isSubject(sub) {
-		return faultSubject
-	}
 	now := v.now()
-	exp, ok := timeClaim(claims, "exp")
-	if !ok || !now.Before(exp.Add(clockSkew)) {
-		return fmt.Errorf("%w: %s ago", faultExpiry, now.Sub(exp).Round(time.Second))
+	exp, err := timeClaim(claims, "exp", faultExpiry)
+	if err != nil {
+		return err
 	}
-	iat, ok := timeClaim(claims, "iat")
-	if !ok || iat.After(now.Add(clockSkew)) || iat.Before(started.Add(-clockSkew)) {
-		return fmt.Errorf("%w: %s ago", faultIssued, now.Sub(iat).Round(time.Second))
+	iat, err := timeClaim(claims, "iat", faultIssued)
+	if err != nil {
+		return err
 	}
-	if exp.Sub(iat) > maxTokenLife || !exp.After(iat) {
+	switch {
+	case !now.Before(exp.Add(clockSkew)):
+		return fmt.Errorf("%w: %s ago by our clock", faultExpiry, now.Sub(exp).Round(time.Second))
+	case iat.After(now.Add(clockSkew)):
+		return fmt.Errorf("%w: %s ahead of our clock", faultIssued, iat.Sub(now).Round(time.Second))
+	case iat.Before(notBefore):
+		return fmt.Errorf("%w: %s ago by our clock, which is too old", faultIssued, now.Sub(iat).Round(time.Second))
+	case !exp.After(iat) || exp.Sub(iat) > life:
 		return fmt.Errorf("%w: %s after iat", faultExpiry, exp.Sub(iat))
 	}
 	if _, present := claims["nbf"]; present {
-		if nbf, ok := timeClaim(claims, "nbf"); !ok || nbf.After(now.Add(clockSkew)) {
-			return faultNotBefore
+		nbf, err := timeClaim(claims, "nbf", faultNotBefore)
+		if err != nil {
+			return err
+		}
+		if nbf.After(now.Add(clockSkew)) {
+			return fmt.Errorf("%w: %s ahead of our clock", faultNotBefore, nbf.Sub(now).Round(time.Second))
 		}
 	}
 	return nil
 }
 
 // timeClaim reads an integer NumericDate (RFC 7519 section 2) within the years that a login can have to do with.
-func timeClaim(claims map[string]any, name string) (time.Time, bool) {
-	number, ok := claims[name].(json.Number)
-	if !ok {
-		return time.Time{}, false
-	}
+func timeClaim(claims map[string]any, name string, fault tokenFault) (time.Time, error) {
+	number, _ := claims[name].(json.Number)
 	seconds, err := number.Int64()
 	if err != nil || seconds < 0 || seconds > 1<<40 {
-		return time.Time{}, false
+		return time.Time{}, fmt.Errorf("%w: missing, or not a whole number of seconds", fault)
 	}
-	return time.Unix(seconds, 0), true
+	return time.Unix(seconds, 0), nil
 }
 
-// isSubject holds a sub to OpenID Connect Core 2, and to what PostgreSQL can store.
-func isSubject(sub string) bool {
-	return sub != "" && len(sub) <= maxSubject && utf8.ValidString(sub) && strings.TrimSpace(sub) == sub &&
-		!strings.ContainsFunc(sub, unicode.IsControl)
+// identifier holds a sub to OpenID Connect Core 2 and to what PostgreSQL can store; a sid and a jti too.
+func identifier(claims map[string]any, name string, required bool, fault tokenFault) error {
+	value, present := claims[name]
+	if !present && !required {
+		return nil
+	}
+	text, _ := value.(string)
+	if text == "" || len(text) > maxIdentifier || strings.TrimSpace(text) != text || strings.ContainsFunc(text, unicode.IsControl) {
+		return fault
+	}
+	return nil
 }
 
 func isOneOf(value any, allowed ...string) bool {
 	text, ok := value.(string)
-	if !ok {
-		return false
-	}
-	for _, a := range allowed {
-		if text == a {
-			return true
-		}
-	}
-	return false
+	return ok && slices.Contains(allowed, text)
 }
 
 // accessTokenHash is the at_hash of an access token: the left half of its hash (OpenID Connect Core 3.1.3.6).

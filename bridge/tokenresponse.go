@@ -1,0 +1,83 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// A tokenResponse is what the bridge uses of a successful answer of the token endpoint (OpenID Connect Core 3.1.3.3).
+type tokenResponse struct{ idToken, accessToken string }
+
+// redeem sends the code to the token endpoint. x/oauth2 would read forms and the last of two members of one name; here the answer is one
+// strict JSON object. It is never asked twice: a provider may revoke what it gave for a code when it sees the code again (RFC 6749 4.1.2).
+func (p *Provider) redeem(ctx context.Context, endpoint, code, verifier string) (tokenResponse, error) {
+	form := url.Values{
+		"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {p.redirectURI}, "code_verifier": {verifier},
+	}
+	if p.AuthMethod == "client_secret_post" {
+		form.Set("client_id", p.ClientID)
+		form.Set("client_secret", p.ClientSecret.Reveal())
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(form.Encode()))
+	if err != nil {
+		return tokenResponse{}, err
+	}
+	request.Header.Set("Accept", "application/json")
+	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if p.AuthMethod != "client_secret_post" {
+		// RFC 6749 section 2.3.1: both parts are form-urlencoded first, so that they may hold a colon.
+		request.SetBasicAuth(url.QueryEscape(p.ClientID), url.QueryEscape(p.ClientSecret.Reveal()))
+	}
+	response, body, err := send(p.client, request)
+	if err != nil {
+		return tokenResponse{}, fmt.Errorf("token request: %w", err)
+	}
+	object, err := jsonObject(response, body)
+	if response.StatusCode != http.StatusOK || object["error"] != nil {
+		return tokenResponse{}, tokenError(response.StatusCode, object)
+	}
+	var tokens tokenResponse
+	if err == nil {
+		tokens, err = readTokens(object)
+	}
+	if err != nil {
+		return tokenResponse{}, fmt.Errorf("%w: token response: %w", ErrProviderAnswer, err)
+	}
+	return tokens, nil
+}
+
+// readTokens takes the tokens out. The messages name members, never their values. expires_in and the rest are not used, so nothing depends
+// on what they hold.
+func readTokens(object map[string]any) (t tokenResponse, err error) {
+	t.idToken, _ = object["id_token"].(string)
+	t.accessToken, _ = object["access_token"].(string)
+	kind, _ := object["token_type"].(string)
+	switch {
+	case t.idToken == "":
+		return t, errors.New("no id_token")
+	case t.accessToken == "" || strings.ContainsFunc(t.accessToken, func(r rune) bool { return r <= ' ' || r > '~' }): // it becomes a header
+		return t, errors.New("no access_token")
+	case !strings.EqualFold(kind, "Bearer"): // RFC 6749 section 5.1: in any case
+		return t, errors.New("token_type is not Bearer")
+	}
+	return t, nil
+}
+
+// tokenError sorts the failures of a token request (RFC 6749 section 5.2). The provider's error is told to the log in quotes and cut short;
+// the rest of the response is not: it may hold tokens. object is nil when it was not JSON.
+func tokenError(status int, object map[string]any) error {
+	code, _ := object["error"].(string)
+	description, _ := object["error_description"].(string)
+	detail := fmt.Sprintf("token endpoint: status %d, error %.64q, description %.200q", status, code, description)
+	switch {
+	case code == "invalid_client" || code == "unauthorized_client":
+		return fmt.Errorf("%w: %s: client_id, client_secret or auth_method of config.yaml do not fit the provider", ErrProviderAnswer, detail)
+	case code == "invalid_grant":
+		return fmt.Errorf("%w: %s", ErrCodeRefused, detail)
+	}
+	return statusError(status, detail)
+}
