@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"cmp"
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
@@ -107,8 +106,8 @@ func (s *shop) serve(t *testing.T) {
 			t.Errorf("serve: exit code %d after SIGTERM", code)
 		}
 	})
-	if !answers("http://" + serving["private_listen"].(string) + "/readyz") {
-		t.Error("the bridge serves and is not ready")
+	if got := status("http://" + serving["private_listen"].(string) + "/readyz"); got != http.StatusOK {
+		t.Errorf("readyz: status %d, want 200", got)
 	}
 	s.site.Handle("/auth/", httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: serving["listen"].(string)}))
 }
@@ -200,7 +199,8 @@ func (s *shop) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// apis starts what serves the view orders, and returns names and addresses: the stand-in for each version of PostgREST, and PostgREST.
+// apis starts what serves the view orders, and returns names and addresses: the stand-in for each version of PostgREST, and PostgREST
+// itself: $POSTGREST_BIN, unless that is none, or postgrest on PATH.
 func (s *shop) apis(t *testing.T) map[string]string {
 	t.Helper()
 	apis := map[string]string{}
@@ -215,25 +215,27 @@ func (s *shop) apis(t *testing.T) map[string]string {
 		t.Cleanup(func() { api.Close() })
 		apis[fmt.Sprintf("stand-in for PostgREST %d", version)] = api.URL()
 	}
-	name := cmp.Or(os.Getenv("POSTGREST_BIN"), "postgrest")
-	if bin, err := exec.LookPath(name); err == nil {
-		apis["PostgREST"] = s.startPostgREST(t, bin)
-	} else if name != "postgrest" {
-		t.Errorf("POSTGREST_BIN: %v", err)
+	postgrest := os.Getenv("POSTGREST_BIN")
+	if postgrest == "" {
+		postgrest, _ = exec.LookPath("postgrest")
+	}
+	if postgrest != "" && postgrest != "none" {
+		apis["PostgREST"] = s.startPostgREST(t, postgrest)
 	}
 	return apis
 }
 
-func (s *shop) startPostgREST(t *testing.T, bin string) string {
+func (s *shop) startPostgREST(t *testing.T, postgrest string) string {
 	t.Helper()
 	address := freeAddress(t)
 	host, port, _ := net.SplitHostPort(address)
-	cmd := exec.Command(bin)
+	cmd := exec.Command(postgrest)
 	cmd.Env = append(os.Environ(), "PGRST_DB_URI="+s.db.AuthenticatorURL, "PGRST_DB_SCHEMAS=api",
 		"PGRST_DB_ANON_ROLE="+s.db.Role("anonymous"), "PGRST_JWT_SECRET="+jwtSecret, "PGRST_JWT_AUD=postgrest",
 		"PGRST_SERVER_HOST="+host, "PGRST_SERVER_PORT="+port)
 	start(t, cmd)
-	bridgetest.Await(t, "PostgREST", func() bool { return answers("http://" + address + "/") })
+	// Until it has read the schema it answers 503.
+	bridgetest.Await(t, "PostgREST", func() bool { return status("http://"+address+"/orders") == http.StatusUnauthorized })
 	return "http://" + address
 }
 
@@ -247,12 +249,12 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// answers reports whether a GET of the URL is answered with 200.
-func answers(url string) bool {
+// status returns the status with which a GET of the URL is answered, 0 when it is not.
+func status(url string) int {
 	resp, err := http.Get(url)
 	if err != nil {
-		return false
+		return 0
 	}
-	defer resp.Body.Close()
-	return resp.StatusCode == http.StatusOK
+	resp.Body.Close()
+	return resp.StatusCode
 }
