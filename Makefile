@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help build test race e2e check fmt demo fuzz clean
+.PHONY: help build test race e2e check fmt tidy demo fuzz clean
 
 FUZZTIME ?= 10s
 
@@ -19,10 +19,13 @@ e2e: ## logins at a real oidc-provider (needs Node)
 	.ci/run e2e
 
 check: ## format, vet, staticcheck and the tests with -race: before each commit
-	.ci/run hygiene format vet staticcheck race
+	.ci/run hygiene tidy format vet staticcheck race
 
 fmt: ## formats the Go code
 	git ls-files --cached --others --exclude-standard -- '*.go' | xargs go tool -modfile=tools/go.mod gofumpt -l -w
+
+tidy: ## go.mod and go.sum of each module
+	for module in . e2e tools; do go -C $$module mod tidy || exit; done
 
 demo: ## everything on this machine, to click through
 	go run ./cmd/demo
