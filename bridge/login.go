@@ -102,11 +102,9 @@ func handleCallback(providers []*Provider, rules *mapping.Rules, store *Store, c
 		case err != nil:
 			return err
 		case signedIn.Disabled:
-			return refusal{cause: ErrDisabled, ref: ref, reason: "user is disabled"}
+			return refusal{cause: ErrDisabled, ref: ref, reason: signedIn.Refused}
 		case signedIn.Refused != "":
-			return refusal{message: signedIn.Refused, ref: ref, reason: "refused by users.hook"}
-		case !signedIn.Session:
-			return refusal{ref: ref, reason: "the rule does not allow the role in the users row"}
+			return refusal{message: signedIn.Message, ref: ref, reason: signedIn.Refused}
 		}
 		m.logins.WithLabelValues(provider.ID).Inc()
 		cookies.PutSession(w, token)

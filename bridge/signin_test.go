@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/oidc-bridge/oidc-bridge/bridge"
 	"github.com/oidc-bridge/oidc-bridge/bridge/bridgetest"
 )
 
@@ -262,6 +263,45 @@ END $$;`))
 	}
 	if n := row[int](t, db, "SELECT count(*)::int FROM bridge.sessions"); n != 2 {
 		t.Errorf("%d sessions", n)
+	}
+}
+
+// TestUsersHookTurnedOnLater: ids of the bridge must not be taken for ids of the application.
+func TestUsersHookTurnedOnLater(t *testing.T) {
+	t.Parallel()
+	db := bridgetest.DB(t)
+	exec(t, db, db.SQL(`
+CREATE FUNCTION public.person(identity jsonb) RETURNS TABLE (user_id text, role text, refuse text) LANGUAGE sql VOLATILE
+	AS $$ SELECT CASE identity ->> 'subject' WHEN 'carl' THEN '700' END, NULL, NULL $$;
+GRANT USAGE ON SCHEMA public TO bridge_runtime;`))
+	before := newService(t, withDatabase(db))
+	b, _ := before.login("carl", "/")
+	cookie := sessionCookie(t, before, b)
+	config := strings.NewReplacer("https://app.example.com/auth", before.URL, "corp:", "op:", "https://sso.example.com/realms/acme", before.OP.Issuer(),
+		"postgres://bridge@localhost/app", db.URL).Replace(goodConfig) + "insecure_dev: true\n"
+	for hook, want := range map[string]int{"": 200, "users: { hook: public.person }\n": 401} {
+		c, findings := bridge.LoadConfig("config.yaml", []byte(config+hook), noEnvironment)
+		if c == nil {
+			t.Fatal(findings)
+		}
+		if got := ask(handler(t, c, db.SQL(ordersRules)), "/api_token", cookie); got != want {
+			t.Errorf("with hook %q: %d, want %d", hook, got, want)
+		}
+	}
+	after := newService(t, withDatabase(db), withConfig("users: { hook: public.person }"))
+	b, _ = after.login("carl", "/")
+	if _, body := after.token(b); claims(t, body["token"])["user_id"] != "700" {
+		t.Errorf("%v", body)
+	}
+	refused, page := after.login("cora", "/")
+	if page.Status != 403 {
+		t.Errorf("a hook without user_id: %d %s", page.Status, page.Text())
+	}
+	if page, _ := after.token(refused); page.Status != 401 {
+		t.Errorf("%d", page.Status)
+	}
+	if reason := row[string](t, db, "SELECT reason FROM bridge.events ORDER BY id DESC LIMIT 1"); reason != "users.hook gave no user_id" {
+		t.Error(reason)
 	}
 }
 

@@ -96,11 +96,9 @@ type SignIn struct {
 
 // SignedIn is what became of a SignIn.
 type SignedIn struct {
-	UserID   string
-	Row      mapping.Row
-	Disabled bool
-	Refused  string // text of users.hook for the person
-	Session  bool   // a session was written
+	Refused  string // why there is no session; "" when there is one
+	Disabled bool   // that is why
+	Message  string // what users.hook says to the person, if it is why
 }
 
 const (
@@ -119,14 +117,17 @@ const (
 	// session, whatever the caller makes of the answer.
 	signIn = `
 WITH hook AS (
-	SELECT a ->> 'user_id' AS user_id, a ->> 'role' AS role, a ->> 'refuse' AS refuse
+	SELECT a ->> 'user_id' AS user_id, a ->> 'role' AS role, CASE
+		WHEN a ->> 'refuse' IS NOT NULL THEN 'refused by users.hook'
+		WHEN @hooked::boolean AND a ->> 'user_id' IS NULL THEN 'users.hook gave no user_id'
+	END AS problem, a ->> 'refuse' AS message
 	FROM (SELECT coalesce(nullif(pg_catalog.current_setting('bridge.hook', true), ''), '{}')::jsonb AS a) x
 ), known AS (
 	SELECT i.user_id FROM bridge.identities i WHERE i.issuer = @issuer::text AND i.subject = @subject::text
 ), created AS (
 	INSERT INTO bridge.users (app_user_id, role, email, name, last_login_at)
 	SELECT hook.user_id, hook.role, @email::text, @name::text, @now::timestamptz
-	FROM hook WHERE hook.refuse IS NULL AND NOT EXISTS (SELECT FROM known)
+	FROM hook WHERE hook.problem IS NULL AND NOT EXISTS (SELECT FROM known)
 	RETURNING id, app_user_id, role, disabled_at
 ), updated AS (
 	UPDATE bridge.users u SET
@@ -135,7 +136,7 @@ WITH hook AS (
 		email = CASE WHEN @write_email::boolean THEN @email::text ELSE u.email END,
 		name = CASE WHEN @write_name::boolean THEN @name::text ELSE u.name END,
 		last_login_at = @now::timestamptz
-	FROM known, hook WHERE u.id = known.user_id AND u.disabled_at IS NULL AND hook.refuse IS NULL
+	FROM known, hook WHERE u.id = known.user_id AND u.disabled_at IS NULL AND hook.problem IS NULL
 	RETURNING u.id, u.app_user_id, u.role
 ), person AS (
 	SELECT id, app_user_id, role, disabled_at FROM created
@@ -144,14 +145,19 @@ WITH hook AS (
 		WHERE NOT EXISTS (SELECT FROM updated)
 ), allowed AS (
 	SELECT person.id, coalesce(@role::text, person.role, @row_default::text) AS role
-	FROM person, hook WHERE person.disabled_at IS NULL AND hook.refuse IS NULL
+	FROM person, hook WHERE person.disabled_at IS NULL AND hook.problem IS NULL
 		AND (@row_roles::text[] IS NULL OR person.role IS NULL OR person.role = ANY (@row_roles::text[]))
 ), identity AS (
 	INSERT INTO bridge.identities AS i (issuer, subject, user_id, provider, claims, last_login_at)
-	SELECT @issuer::text, @subject::text, person.id, @provider::text, @claims::jsonb, @now::timestamptz FROM person, hook WHERE person.disabled_at IS NULL AND hook.refuse IS NULL
+	SELECT @issuer::text, @subject::text, person.id, @provider::text, @claims::jsonb, @now::timestamptz FROM person, hook WHERE person.disabled_at IS NULL AND hook.problem IS NULL
 	ON CONFLICT (issuer, subject) DO UPDATE
 		SET provider = excluded.provider, claims = excluded.claims, last_login_at = excluded.last_login_at
 	RETURNING i.id
+), outcome AS (
+	SELECT CASE WHEN hook.problem IS NOT NULL THEN hook.problem
+		WHEN person.disabled_at IS NOT NULL THEN 'user is disabled'
+		WHEN allowed.id IS NULL THEN 'the rule does not allow the role in the users row' END AS reason
+	FROM hook LEFT JOIN person ON true LEFT JOIN allowed ON true
 ), new_session AS (
 	SELECT pg_catalog.gen_random_uuid() AS id
 ), replaced AS (
@@ -168,14 +174,11 @@ WITH hook AS (
 	SELECT @now::timestamptz, CASE WHEN allowed.id IS NULL THEN 'refused' ELSE 'login' END, CASE WHEN allowed.id IS NULL THEN @ref::text END,
 		@provider::text, @issuer::text, @subject::text, person.id, CASE WHEN allowed.id IS NOT NULL THEN new_session.id END,
 		allowed.role, @rule::text, @rules_hash::text,
-		CASE WHEN hook.refuse IS NOT NULL THEN 'refused by users.hook'
-		     WHEN person.disabled_at IS NOT NULL THEN 'user is disabled'
-		     WHEN allowed.id IS NULL THEN 'the rule does not allow the role in the users row' END, @read_claims::jsonb
-	FROM hook CROSS JOIN new_session LEFT JOIN person ON true LEFT JOIN allowed ON true
+		outcome.reason, @read_claims::jsonb
+	FROM outcome CROSS JOIN new_session LEFT JOIN person ON true LEFT JOIN allowed ON true
 )
-SELECT coalesce(person.app_user_id, person.id::text, ''), coalesce(person.role, ''), person.disabled_at IS NOT NULL,
-	coalesce(hook.refuse, ''), EXISTS (SELECT FROM allowed)
-FROM hook LEFT JOIN person ON true`
+SELECT person.disabled_at IS NOT NULL, coalesce(hook.message, ''), coalesce(outcome.reason, '')
+FROM hook CROSS JOIN outcome LEFT JOIN person ON true`
 )
 
 // SignIn writes the user, identity, session, replay guard and event of a login: one transaction in one round trip, all of it or nothing.
@@ -201,7 +204,7 @@ func (s *Store) SignIn(ctx context.Context, in SignIn) (SignedIn, error) {
 	batch.Queue(signIn, pgx.NamedArgs{
 		"issuer": in.Identity.Issuer, "subject": in.Identity.Subject, "sid": nullable(in.Identity.SID), "provider": in.Provider,
 		"claims": in.Claims, "read_claims": in.Decision.ReadClaims(), "rules_hash": in.RulesHash, "ref": in.Ref,
-		"email": optional(in.Columns.Email), "write_email": in.Columns.Email.Set && !in.Columns.Email.OnCreateOnly,
+		"hooked": s.hook != "", "email": optional(in.Columns.Email), "write_email": in.Columns.Email.Set && !in.Columns.Email.OnCreateOnly,
 		"name": optional(in.Columns.Name), "write_name": in.Columns.Name.Set && !in.Columns.Name.OnCreateOnly,
 		"role": nullable(role), "rule": in.Decision.Rule(), "row_roles": rowRoles, "row_default": nullable(rowDefault),
 		"token_hash": in.Token.Hash(), "replaces": in.Replaces,
@@ -217,10 +220,9 @@ func (s *Store) SignIn(ctx context.Context, in SignIn) (SignedIn, error) {
 		}
 	}
 	var out SignedIn
-	if err := results.QueryRow().Scan(&out.UserID, &out.Row.Role, &out.Disabled, &out.Refused, &out.Session); err != nil {
+	if err := results.QueryRow().Scan(&out.Disabled, &out.Message, &out.Refused); err != nil {
 		return SignedIn{}, signInError(err)
 	}
-	out.Row.Known = true
 	return out, signInError(results.Close())
 }
 
@@ -257,7 +259,8 @@ VALUES (@now, 'refused', @ref, @provider, @issuer::text, @subject::text,
 	return storeError(err)
 }
 
-// Session returns the session of the token. ErrNoSession: it never was, has ended, or its user is disabled.
+// Session returns the session of the token. ErrNoSession: it never was, has ended, or its user is disabled. With users.hook, a session that
+// began before the hook has no user_id of the application and counts as ended: the bridge's own id would be somebody else's there.
 func (s *Store) Session(ctx context.Context, token SessionToken) (Session, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
@@ -266,7 +269,8 @@ func (s *Store) Session(ctx context.Context, token SessionToken) (Session, error
 SELECT s.id::text, coalesce(u.app_user_id, u.id::text), u.id, s.provider, i.issuer, i.subject, s.claims, coalesce(u.role, ''),
 	coalesce(s.role, ''), coalesce(s.rule, ''), coalesce(s.ref, ''), s.last_seen_at, s.idle_expires_at, s.expires_at
 FROM bridge.sessions s JOIN bridge.users u ON u.id = s.user_id JOIN bridge.identities i ON i.id = s.identity_id
-WHERE s.token_hash = $1 AND s.expires_at > $2 AND s.idle_expires_at > $2 AND u.disabled_at IS NULL`, token.Hash(), s.now()).Scan(
+WHERE s.token_hash = $1 AND s.expires_at > $2 AND s.idle_expires_at > $2 AND u.disabled_at IS NULL
+	AND (u.app_user_id IS NOT NULL OR NOT $3)`, token.Hash(), s.now(), s.hook != "").Scan(
 		&out.ID, &out.UserID, &out.userRow, &out.Provider, &out.Issuer, &out.Subject, &out.Claims, &out.Row.Role,
 		&out.Decided.Role, &out.Decided.Rule, &out.Decided.Ref, &out.LastSeen, &out.IdleExpires, &out.Expires)
 	if errors.Is(err, pgx.ErrNoRows) {

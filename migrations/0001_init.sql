@@ -90,13 +90,25 @@ CREATE FUNCTION bridge.current_user_id() RETURNS bigint LANGUAGE sql STABLE PARA
     RETURN (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'user_id')::bigint;
 COMMENT ON FUNCTION bridge.current_user_id() IS 'user_id as a number, for bridge.users (id) and own tables with numeric ids; in policies and views write (SELECT bridge.current_user_id())';
 
+-- Whose token says this user_id. As soon as one user has an id of the application (users.hook), ids of the bridge count for nothing: 7 of
+-- the one is not 7 of the other.
+-- +goose StatementBegin
+CREATE FUNCTION bridge.token_user(user_id text) RETURNS TABLE (id bigint) LANGUAGE sql STABLE SET search_path = ''
+BEGIN ATOMIC
+    SELECT u.id FROM bridge.users u WHERE u.app_user_id = token_user.user_id
+    UNION ALL
+    SELECT u.id FROM bridge.users u WHERE u.id = CASE WHEN token_user.user_id ~ '^[0-9]{1,18}$' THEN token_user.user_id::bigint END
+        AND NOT EXISTS (SELECT FROM bridge.users a WHERE a.app_user_id IS NOT NULL);
+END;
+-- +goose StatementEnd
+
 -- For triggers on an own users table. The id is the token's user_id.
 -- +goose StatementBegin
 CREATE FUNCTION bridge.set_role(user_id text, role text) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = ''
 BEGIN ATOMIC
     WITH changed AS (
         UPDATE bridge.users u SET role = set_role.role, updated_at = now()
-        WHERE (u.app_user_id = set_role.user_id OR u.app_user_id IS NULL AND u.id::text = set_role.user_id)
+        WHERE u.id IN (SELECT t.id FROM bridge.token_user(set_role.user_id) t)
           AND u.role IS DISTINCT FROM set_role.role
         RETURNING u.id
     )
@@ -111,7 +123,7 @@ CREATE FUNCTION bridge.disable(user_id text) RETURNS void LANGUAGE sql SECURITY 
 BEGIN ATOMIC
     WITH changed AS (
         UPDATE bridge.users u SET disabled_at = now(), updated_at = now()
-        WHERE (u.app_user_id = disable.user_id OR u.app_user_id IS NULL AND u.id::text = disable.user_id)
+        WHERE u.id IN (SELECT t.id FROM bridge.token_user(disable.user_id) t)
           AND u.disabled_at IS NULL
         RETURNING u.id
     )
@@ -121,7 +133,7 @@ END;
 -- +goose StatementEnd
 COMMENT ON FUNCTION bridge.disable(text) IS 'disables the user at once; nothing but an operator enables them again';
 
-REVOKE ALL ON FUNCTION bridge.set_role(text, text), bridge.disable(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION bridge.token_user(text), bridge.set_role(text, text), bridge.disable(text) FROM PUBLIC;
 GRANT USAGE ON SCHEMA bridge TO PUBLIC; -- for the three helpers above; no table is granted
 
 -- +goose Down

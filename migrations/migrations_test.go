@@ -180,13 +180,6 @@ func TestSetRoleAndDisable(t *testing.T) {
 	if err := conn.QueryRow(t.Context(), "INSERT INTO bridge.users DEFAULT VALUES RETURNING id::text").Scan(&plain); err != nil {
 		t.Fatal(err)
 	}
-	// The application's id of one user is the bridge's id of another: the token's user_id counts.
-	if err := conn.QueryRow(t.Context(), "INSERT INTO bridge.users (app_user_id) VALUES ($1) RETURNING id::text", "app-"+plain).Scan(&own); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := conn.Exec(t.Context(), "INSERT INTO bridge.users (app_user_id) VALUES ($1)", own); err != nil {
-		t.Fatal(err)
-	}
 	state := func() (s string) {
 		if err := conn.QueryRow(t.Context(), `SELECT string_agg(coalesce(role, '-') || CASE WHEN disabled_at IS NULL THEN '' ELSE ' off' END, ', ' ORDER BY id)
 			FROM bridge.users`).Scan(&s); err != nil {
@@ -194,22 +187,31 @@ func TestSetRoleAndDisable(t *testing.T) {
 		}
 		return s
 	}
-	for _, step := range []struct{ sql, id, want string }{
-		{"SELECT bridge.set_role($1, 'editor')", plain, "editor, -, -"},
-		{"SELECT bridge.set_role($1, 'editor')", "app-" + plain, "editor, editor, -"},
-		{"SELECT bridge.set_role($1, NULL)", plain, "-, editor, -"},
-		{"SELECT bridge.set_role($1, 'x')", own, "-, editor, x"},
-		{"SELECT bridge.disable($1)", "app-" + plain, "-, editor off, x"},
-		{"SELECT bridge.disable($1)", "app-" + plain, "-, editor off, x"},
-		{"SELECT bridge.disable($1)", "no such user", "-, editor off, x"},
-	} {
-		if _, err := conn.Exec(t.Context(), step.sql, step.id); err != nil {
+	run := func(sql, id, want string) {
+		t.Helper()
+		if _, err := conn.Exec(t.Context(), sql, id); err != nil {
 			t.Fatal(err)
 		}
-		if got := state(); got != step.want {
-			t.Errorf("%s of %s: %s, want %s", step.sql, step.id, got, step.want)
+		if got := state(); got != want {
+			t.Errorf("%s of %s: %s, want %s", sql, id, got, want)
 		}
 	}
+	run("SELECT bridge.set_role($1, 'editor')", plain, "editor")
+	run("SELECT bridge.set_role($1, NULL)", plain, "-")
+
+	// From here on tokens carry ids of the application, and one of them is the bridge's id of somebody else.
+	if err := conn.QueryRow(t.Context(), "INSERT INTO bridge.users (app_user_id) VALUES ('700') RETURNING id::text").Scan(&own); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), "INSERT INTO bridge.users (app_user_id) VALUES ($1)", own); err != nil {
+		t.Fatal(err)
+	}
+	run("SELECT bridge.set_role($1, 'editor')", plain, "-, -, -")
+	run("SELECT bridge.set_role($1, 'editor')", "700", "-, editor, -")
+	run("SELECT bridge.set_role($1, 'x')", own, "-, editor, x")
+	run("SELECT bridge.disable($1)", "700", "-, editor off, x")
+	run("SELECT bridge.disable($1)", "700", "-, editor off, x")
+	run("SELECT bridge.disable($1)", "no such user", "-, editor off, x")
 	var events int
 	if err := conn.QueryRow(t.Context(), "SELECT count(*) FROM bridge.events WHERE kind IN ('set_role', 'disable')").Scan(&events); err != nil || events != 5 {
 		t.Errorf("%d events of five changes, %v", events, err)
