@@ -20,7 +20,8 @@
 //	logout.go        /logout                                   strictjson.go    JSON without its ambiguities
 //	pages.go         what people see                           store.go         users, identities, sessions, events: all SQL
 //	error.go         causes, and what may be told of them      signer.go        access tokens
-//	middleware.go    what every request passes                 check.go         what must be right before the first request
+//	middleware.go    what every request passes                 rules.go         the rules in force, and their reload
+//	check.go         what must be right before the first request
 //
 // Claims become a role in package mapping, and nowhere else; only a mapping.Decision can carry a role into the Signer.
 package bridge
@@ -31,6 +32,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -55,6 +57,7 @@ type Bridge struct {
 	public   http.Handler
 	private  http.Handler
 	store    *Store
+	rules    *ActiveRules
 	draining atomic.Bool
 	log      *slog.Logger
 }
@@ -73,7 +76,7 @@ func New(ctx context.Context, c *Config, rules *mapping.Rules, o Options) (*Brid
 	if err != nil {
 		return nil, err
 	}
-	metrics := NewMetrics(o.Version, rules.Hash())
+	metrics := NewMetrics(o.Version)
 	var providers []*Provider
 	for _, p := range c.Providers {
 		provider, err := NewProvider(c, p, o.Log, metrics, o.Now)
@@ -86,18 +89,19 @@ func New(ctx context.Context, c *Config, rules *mapping.Rules, o Options) (*Brid
 	if err != nil {
 		return nil, err
 	}
-	b := &Bridge{store: store, log: o.Log}
-	b.public = routes(c, providers, rules, store, signer, cookies, pages, metrics, o)
-	b.private = privateRoutes(b, rules, metrics)
+	active := NewActiveRules(c, rules, o.Log, metrics)
+	b := &Bridge{store: store, rules: active, log: o.Log}
+	b.public = routes(c, providers, active, store, signer, cookies, pages, metrics, o)
+	b.private = privateRoutes(b, metrics)
 	return b, nil
 }
 
 // routes is what browsers and their pages can reach, and what each of it can touch.
-func routes(c *Config, providers []*Provider, rules *mapping.Rules, store *Store, signer *Signer, cookies *Cookies, pages *Pages,
+func routes(c *Config, providers []*Provider, rules *ActiveRules, store *Store, signer *Signer, cookies *Cookies, pages *Pages,
 	metrics *Metrics, o Options,
 ) http.Handler {
 	errs := errorWriter{o.Log, metrics, pages}
-	sessions := sessionReader{c, providers, rules, store, cookies, o.Log, o.Now}
+	sessions := sessionReader{c, providers, rules, store, cookies, o.Log, metrics, o.Now}
 
 	r := chi.NewRouter()
 	r.Use(edge(c, o.Log, metrics, errs))
@@ -120,7 +124,7 @@ func routes(c *Config, providers []*Provider, rules *mapping.Rules, store *Store
 }
 
 // privateRoutes is for the people who run the service: nothing of it is for browsers.
-func privateRoutes(b *Bridge, rules *mapping.Rules, metrics *Metrics) http.Handler {
+func privateRoutes(b *Bridge, metrics *Metrics) http.Handler {
 	r := chi.NewRouter()
 	r.Get("/healthz", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
@@ -132,7 +136,7 @@ func privateRoutes(b *Bridge, rules *mapping.Rules, metrics *Metrics) http.Handl
 		} else if err := b.store.Ping(r.Context()); err != nil {
 			status, text = http.StatusServiceUnavailable, "the database does not answer"
 		}
-		writeJSON(w, status, map[string]string{"status": text, "rules": rules.Hash()})
+		writeJSON(w, status, map[string]string{"status": text, "rules": b.rules.now().Hash()})
 	})
 	r.Method(http.MethodGet, "/metrics", metrics.Handler())
 	return r
@@ -148,8 +152,9 @@ func (b *Bridge) Private() http.Handler { return b.private }
 func (b *Bridge) Close() { b.store.Close() }
 
 // Serve answers on both listeners until the context ends, then lets requests under way finish. /readyz says so first, so that load
-// balancers send no more.
-func (b *Bridge) Serve(ctx context.Context, public, private net.Listener) error {
+// balancers send no more. It looks after the rules meanwhile: a changed file is put in force by itself, and looked at again at each signal of
+// reload, which may be nil.
+func (b *Bridge) Serve(ctx context.Context, public, private net.Listener, reload <-chan os.Signal) error {
 	publicServer, privateServer := newServer(b.public, b.log), newServer(b.private, b.log)
 	var group errgroup.Group
 	serve := func(s *http.Server, l net.Listener) func() error {
@@ -163,6 +168,7 @@ func (b *Bridge) Serve(ctx context.Context, public, private net.Listener) error 
 	ctx, failed := context.WithCancel(ctx)
 	group.Go(func() error { defer failed(); return serve(publicServer, public)() })
 	group.Go(func() error { defer failed(); return serve(privateServer, private)() })
+	group.Go(func() error { b.rules.watch(ctx, reload); return nil })
 	<-ctx.Done()
 	b.draining.Store(true)
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)

@@ -30,22 +30,30 @@ func Load(configFile string, lookup func(string) (string, bool)) (*Config, *mapp
 	if c == nil {
 		return nil, nil, findings
 	}
-	rules, more := loadRules(c.Rules)
-	if rules != nil {
-		more = append(more, checkProviderNames(c, rules)...)
-	}
+	rules, more := loadRules(c, time.Now())
 	if strictyaml.Errors(findings) {
 		c = nil
 	}
 	return c, rules, append(findings, more...)
 }
 
-func loadRules(file string) (*mapping.Rules, []strictyaml.Finding) {
-	text, missing := readFile(file, "write one, rules.example.yaml shows how, or name it in config.yaml: `rules: FILE`")
+// loadRules reads the rules file and holds it against the configuration. The rules are nil when the file alone is wrong.
+func loadRules(c *Config, now time.Time) (*mapping.Rules, []strictyaml.Finding) {
+	text, missing := readFile(c.Rules, "write one, rules.example.yaml shows how, or name it in config.yaml: `rules: FILE`")
 	if missing != nil {
 		return nil, missing
 	}
-	return mapping.Load(file, text)
+	rules, findings := mapping.Load(c.Rules, text)
+	if rules == nil {
+		return nil, findings
+	}
+	issuers := map[string]string{}
+	for _, p := range c.Providers {
+		issuers[p.ID] = p.Issuer
+	}
+	findings = append(findings, checkProviderNames(c, rules)...)
+	findings = append(findings, rules.IssuerFindings(issuers)...)
+	return rules, append(findings, rules.Expired(now)...)
 }
 
 func readFile(name, fix string) ([]byte, []strictyaml.Finding) {
@@ -91,27 +99,44 @@ func checkProviderNames(c *Config, rules *mapping.Rules) (findings []strictyaml.
 // CheckDatabase looks at the database as the runtime role sees it: reachable, migrated, and every role of the rules file such that the
 // authenticator may take it on and nothing beyond. rules may be nil.
 func CheckDatabase(ctx context.Context, c *Config, rules *mapping.Rules) []strictyaml.Finding {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	return inDatabase(ctx, c, func(ctx context.Context, conn *pgx.Conn) []strictyaml.Finding {
+		findings := checkSchema(ctx, conn)
+		findings = append(findings, checkHook(ctx, conn, c.Hook)...)
+		if rules != nil {
+			findings = append(findings, checkRoles(ctx, conn, c.Database.Authenticator, rules)...)
+		}
+		return findings
+	})
+}
+
+// CheckRoles is the part of CheckDatabase that depends on the rules.
+func CheckRoles(ctx context.Context, c *Config, rules *mapping.Rules) []strictyaml.Finding {
+	return inDatabase(ctx, c, func(ctx context.Context, conn *pgx.Conn) []strictyaml.Finding {
+		return checkRoles(ctx, conn, c.Database.Authenticator, rules)
+	})
+}
+
+func inDatabase(ctx context.Context, c *Config, check func(context.Context, *pgx.Conn) []strictyaml.Finding) []strictyaml.Finding {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, c.Database.URL.Reveal())
 	if err != nil {
-		return []strictyaml.Finding{databaseFinding(strictyaml.Error, "cannot connect: "+connectError(err),
-			"check database.url, and that the server listens there")}
+		return []strictyaml.Finding{databaseFinding("cannot connect: "+connectError(err), "check database.url, and that the server listens there")}
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	if _, err := conn.Exec(ctx, "SELECT pg_catalog.set_config('search_path', '', false)"); err != nil {
-		return []strictyaml.Finding{databaseFinding(strictyaml.Error, connectError(err), "")}
+		return []strictyaml.Finding{databaseFinding(connectError(err), "")}
 	}
-	findings := checkSchema(ctx, conn)
-	findings = append(findings, checkHook(ctx, conn, c.Hook)...)
-	if rules != nil {
-		findings = append(findings, checkRoles(ctx, conn, c.Database.Authenticator, rules)...)
-	}
-	return findings
+	return check(ctx, conn)
 }
 
-func databaseFinding(severity, message, fix string) strictyaml.Finding {
-	return strictyaml.Finding{File: "database", Severity: severity, Message: message, Fix: fix}
+const (
+	checkTimeout = 10 * time.Second
+	databaseFile = "database" // stands for a file in findings about the database itself
+)
+
+func databaseFinding(message, fix string) strictyaml.Finding {
+	return strictyaml.Finding{File: databaseFile, Severity: strictyaml.Error, Message: message, Fix: fix}
 }
 
 // connectError is pgx's message without what it repeats of the connection string.
@@ -131,9 +156,9 @@ func checkSchema(ctx context.Context, conn *pgx.Conn) []strictyaml.Finding {
 	have, want, err := migrations.Pending(ctx, conn)
 	switch {
 	case err != nil:
-		return []strictyaml.Finding{databaseFinding(strictyaml.Error, "schema bridge: "+connectError(err), "")}
+		return []strictyaml.Finding{databaseFinding("schema bridge: "+connectError(err), "")}
 	case have < want:
-		return []strictyaml.Finding{databaseFinding(strictyaml.Error,
+		return []strictyaml.Finding{databaseFinding(
 			fmt.Sprintf("schema bridge has version %d, this program needs %d", have, want), "run: oidc-bridge migrate")}
 	}
 	return nil
@@ -144,7 +169,7 @@ func checkHook(ctx context.Context, conn *pgx.Conn, hook string) []strictyaml.Fi
 		return nil
 	}
 	finding := func(message, fix string) []strictyaml.Finding {
-		return []strictyaml.Finding{databaseFinding(strictyaml.Error, "users.hook "+hook+" "+message, fix)}
+		return []strictyaml.Finding{databaseFinding("users.hook "+hook+" "+message, fix)}
 	}
 	var volatile, callable bool
 	err := conn.QueryRow(ctx, `
@@ -175,9 +200,9 @@ func checkRoles(ctx context.Context, conn *pgx.Conn, authenticator string, rules
 	}
 	var exists bool
 	if err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $1)`, authenticator).Scan(&exists); err != nil {
-		return []strictyaml.Finding{databaseFinding(strictyaml.Error, "roles: "+connectError(err), "")}
+		return []strictyaml.Finding{databaseFinding("roles: "+connectError(err), "")}
 	} else if !exists {
-		return []strictyaml.Finding{databaseFinding(strictyaml.Error, fmt.Sprintf("there is no role %q", authenticator),
+		return []strictyaml.Finding{databaseFinding(fmt.Sprintf("there is no role %q", authenticator),
 			fmt.Sprintf("CREATE ROLE %s LOGIN NOINHERIT; or name PostgREST's role in database.authenticator", quoteRole(authenticator)))}
 	}
 	var findings []strictyaml.Finding
@@ -198,7 +223,7 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = $1),
 			OR p.oid = (SELECT n.nspowner FROM pg_catalog.pg_namespace n WHERE n.nspname = 'bridge'))
 		ORDER BY p.rolname <> $1, p.rolname)`, role.Name, authenticator, setPrivilege).Scan(&found, &settable, &powers)
 		if err != nil {
-			return append(findings, databaseFinding(strictyaml.Error, "role "+role.Name+": "+connectError(err), ""))
+			return append(findings, databaseFinding("role "+role.Name+": "+connectError(err), ""))
 		}
 		name := quoteRole(role.Name)
 		switch {
@@ -230,7 +255,7 @@ func CheckProviders(ctx context.Context, c *Config, now func() time.Time) (findi
 		finding := func(message, fix string) {
 			findings = append(findings, strictyaml.Finding{File: "provider " + pc.ID, Severity: strictyaml.Warning, Message: message, Fix: fix})
 		}
-		p, err := NewProvider(c, pc, slog.New(slog.DiscardHandler), NewMetrics("", ""), now) // the findings say it all
+		p, err := NewProvider(c, pc, slog.New(slog.DiscardHandler), NewMetrics(""), now) // the findings say it all
 		if err != nil {
 			finding(err.Error(), "")
 			continue

@@ -52,7 +52,7 @@ func handleLogin(c *Config, providers []*Provider, cookies *Cookies, now func() 
 //
 // The login state is compared before anything else happens, and its cookie is cleared on every answer. Then the code is redeemed, the
 // identity verified, the rules asked, and the login written: in this order, each step only after the one before it.
-func handleCallback(providers []*Provider, rules *mapping.Rules, store *Store, cookies *Cookies, m *Metrics, life time.Duration, now func() time.Time) handler {
+func handleCallback(providers []*Provider, active *ActiveRules, store *Store, cookies *Cookies, m *Metrics, life time.Duration, now func() time.Time) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		provider, err := findProvider(providers, chi.URLParam(r, "provider"))
 		if err != nil {
@@ -72,20 +72,23 @@ func handleCallback(providers []*Provider, rules *mapping.Rules, store *Store, c
 		if err := provider.checkResponse(r.Context(), answer); err != nil {
 			return err
 		}
-		identity, err := provider.Exchange(r.Context(), rules, login, answer.code)
+		rules := active.now()
+		identity, err := provider.Exchange(r.Context(), rules.Rules, login, answer.code)
 		if err != nil {
 			return err
 		}
 		claims := rules.Capture(provider.ID, identity.Tokens)
 		decision := rules.Decide(mapping.Input{Provider: provider.ID, Claims: claims, Now: now()})
+		m.decided(provider.ID, decision)
+		m.claims(provider.ID, decision)
 		ref := newRef()
-		if outcome := decision.Outcome(); outcome != mapping.Granted && outcome != mapping.FromRow {
+		if _, granted, reason := rules.role(decision); !granted && decision.Outcome() != mapping.FromRow {
 			if err := store.Refuse(r.Context(), Refusal{
-				Ref: ref, Provider: provider.ID, Identity: identity, Decision: decision, RulesHash: rules.Hash(),
+				Ref: ref, Provider: provider.ID, Identity: identity, Decision: decision, Reason: reason, RulesHash: rules.Hash(),
 			}); err != nil {
 				return err
 			}
-			return refusal{message: decision.Message(), ref: ref, reason: decision.Reason()}
+			return refusal{message: decision.Message(), ref: ref, reason: reason}
 		}
 		state := sha256.Sum256([]byte(login.State))
 		token := NewSessionToken()

@@ -9,6 +9,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/oidc-bridge/oidc-bridge/mapping"
 )
 
 // Metrics are the counters of one bridge, in a registry of their own. Labels take values from config.yaml, the route table and the tables of
@@ -22,10 +24,15 @@ type Metrics struct {
 	tokenFaults *prometheus.CounterVec
 	documents   *prometheus.CounterVec
 	tokens      prometheus.Counter
+	decisions   *prometheus.CounterVec
+	loginClaims *prometheus.CounterVec
+	rules       *prometheus.GaugeVec
+	rulesOK     prometheus.Gauge
+	withdrawn   prometheus.Gauge
 }
 
-// NewMetrics makes the counters. rulesHash names the active rules file.
-func NewMetrics(version, rulesHash string) *Metrics {
+// NewMetrics makes the counters.
+func NewMetrics(version string) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -50,12 +57,30 @@ func NewMetrics(version, rulesHash string) *Metrics {
 		tokens: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "oidc_bridge_access_tokens_total", Help: "Access tokens signed.",
 		}),
+		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "oidc_bridge_decisions_total", Help: "Decisions of the rules, at logins and at tokens.",
+		}, []string{"provider", "rule", "outcome"}),
+		loginClaims: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "oidc_bridge_login_claims_total",
+			Help: "Claims that the rules read, at logins: present, absent or broken. A deny rule that reads a claim which is never present can never fire.",
+		}, []string{"provider", "claim", "state"}),
+		rules: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "oidc_bridge_rules_info", Help: "1; the label is the hash of the rules file in force.",
+		}, []string{"hash"}),
+		rulesOK: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "oidc_bridge_rules_reload_ok", Help: "0 while the rules file on disk is one that was refused, 1 otherwise.",
+		}),
+		withdrawn: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "oidc_bridge_roles_withdrawn", Help: "Roles of the rules file that the database has dropped, revoked or made too powerful since it was loaded.",
+		}),
 	}
 	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "oidc_bridge_info", Help: "1; the labels say which program and rules file are running.",
-	}, []string{"version", "rules"})
-	info.WithLabelValues(version, rulesHash).Set(1)
+		Name: "oidc_bridge_info", Help: "1; the label is the version of the program.",
+	}, []string{"version"})
+	info.WithLabelValues(version).Set(1)
+	m.rulesOK.Set(1)
 	m.registry.MustRegister(m.requests, m.duration, m.logins, m.refusals, m.tokenFaults, m.documents, m.tokens, info,
+		m.decisions, m.loginClaims, m.rules, m.rulesOK, m.withdrawn,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -80,5 +105,35 @@ func (m *Metrics) refused(reason string, err error) {
 	var fault tokenFault
 	if errors.As(err, &fault) {
 		m.tokenFaults.WithLabelValues(string(fault)).Inc()
+	}
+}
+
+func (m *Metrics) decided(provider string, d mapping.Decision) {
+	m.decisions.WithLabelValues(provider, d.Rule(), d.Outcome().String()).Inc()
+}
+
+// claims counts what a login carried of the claims that the rules read.
+func (m *Metrics) claims(provider string, d mapping.Decision) {
+	for name, value := range d.ReadClaims() {
+		state := "present"
+		if value == nil {
+			state = "absent"
+		} else if _, broken := value.(map[string]any); broken {
+			state = "broken"
+		}
+		m.loginClaims.WithLabelValues(provider, name, state).Inc()
+	}
+}
+
+func (m *Metrics) rulesInForce(hash string, withdrawn int) {
+	m.rules.Reset()
+	m.rules.WithLabelValues(hash).Set(1)
+	m.withdrawn.Set(float64(withdrawn))
+}
+
+func (m *Metrics) rulesReload(ok bool) {
+	m.rulesOK.Set(0)
+	if ok {
+		m.rulesOK.Set(1)
 	}
 }

@@ -88,7 +88,9 @@ type service struct {
 	OP      *bridgetest.OP
 	Config  *bridge.Config
 	Log     *bridgetest.Log
-	clock   atomic.Int64 // nanoseconds that the bridge's clock is ahead
+	Dir     string         // of config.yaml and rules.yaml
+	Reload  chan os.Signal // SIGHUP
+	clock   atomic.Int64   // nanoseconds that the bridge's clock is ahead
 }
 
 // setting changes how newService starts the bridge.
@@ -118,7 +120,7 @@ func newService(t *testing.T, set ...setting) *service {
 	for _, f := range set {
 		f(&o)
 	}
-	s := &service{t: t, DB: o.database, Log: bridgetest.NewLog(t)}
+	s := &service{t: t, DB: o.database, Log: bridgetest.NewLog(t), Dir: t.TempDir(), Reload: make(chan os.Signal, 1)}
 	if s.DB == nil {
 		s.DB = bridgetest.DB(t)
 	}
@@ -129,9 +131,8 @@ func newService(t *testing.T, set ...setting) *service {
 		Personas: personas,
 		Clients:  []bridgetest.Client{{ID: "bridge", Secret: "s3cret:+%/ü", RedirectURIs: []string{s.URL + "/callback/op"}}},
 	})
-	dir := t.TempDir()
-	write(t, filepath.Join(dir, "rules.yaml"), s.DB.SQL(o.rules))
-	write(t, filepath.Join(dir, "config.yaml"), fmt.Sprintf(`
+	write(t, filepath.Join(s.Dir, "rules.yaml"), s.DB.SQL(o.rules))
+	write(t, filepath.Join(s.Dir, "config.yaml"), fmt.Sprintf(`
 public_url: %s
 insecure_dev: true
 database: { url: "%s", authenticator: %s }
@@ -144,9 +145,9 @@ providers:
     client_secret: "s3cret:+%%/ü"
     %s
 %s`, s.URL, o.url(s.DB), s.DB.Role("authenticator"), jwtSecret, cookieKey(1), s.OP.Issuer(), o.provider, o.config))
-	config, rules := load(t, filepath.Join(dir, "config.yaml"))
+	config, rules := load(t, filepath.Join(s.Dir, "config.yaml"))
 	s.Config = config
-	running(t, config, rules, bridge.Options{Version: "test", Log: s.Log.Logger(), Now: s.now}, public, private)
+	running(t, config, rules, bridge.Options{Version: "test", Log: s.Log.Logger(), Now: s.now}, public, private, s.Reload)
 	return s
 }
 
@@ -165,7 +166,7 @@ func load(t *testing.T, configFile string) (*bridge.Config, *mapping.Rules) {
 }
 
 // running serves until the test ends.
-func running(t *testing.T, config *bridge.Config, rules *mapping.Rules, o bridge.Options, public, private net.Listener) {
+func running(t *testing.T, config *bridge.Config, rules *mapping.Rules, o bridge.Options, public, private net.Listener, reload <-chan os.Signal) {
 	t.Helper()
 	b, err := bridge.New(t.Context(), config, rules, o)
 	if err != nil {
@@ -173,7 +174,7 @@ func running(t *testing.T, config *bridge.Config, rules *mapping.Rules, o bridge
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- b.Serve(ctx, public, private) }()
+	go func() { done <- b.Serve(ctx, public, private, reload) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-done; err != nil {

@@ -240,6 +240,7 @@ type Refusal struct {
 	Provider  string
 	Identity  Identity
 	Decision  mapping.Decision
+	Reason    string
 	RulesHash string
 }
 
@@ -254,7 +255,7 @@ VALUES (@now, 'refused', @ref, @provider, @issuer::text, @subject::text,
 	@rule, @rules_hash, @reason, @claims)`,
 		pgx.NamedArgs{
 			"now": s.now(), "ref": in.Ref, "provider": in.Provider, "issuer": in.Identity.Issuer, "subject": in.Identity.Subject,
-			"rule": nullable(in.Decision.Rule()), "rules_hash": in.RulesHash, "reason": in.Decision.Reason(), "claims": in.Decision.ReadClaims(),
+			"rule": nullable(in.Decision.Rule()), "rules_hash": in.RulesHash, "reason": in.Reason, "claims": in.Decision.ReadClaims(),
 		})
 	return storeError(err)
 }
@@ -293,8 +294,8 @@ func (s *Store) Touch(ctx context.Context, session Session) error {
 	return storeError(err)
 }
 
-// Redecide records that the session's decision has changed, and the event of it.
-func (s *Store) Redecide(ctx context.Context, session Session, decided Decided, decision mapping.Decision, rulesHash string) error {
+// Redecide records that the session's decision has changed, and the event of it: why, and from which claims that the rules read.
+func (s *Store) Redecide(ctx context.Context, session Session, decided Decided, reason string, read map[string]any, rulesHash string) error {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
 	_, err := s.pool.Exec(ctx, `
@@ -310,7 +311,7 @@ SELECT @now::timestamptz, 'decision', @ref::text, @provider::text, @issuer::text
 			"id": session.ID, "role": nullable(decided.Role), "rule": nullable(decided.Rule), "ref": nullable(decided.Ref),
 			"old_role": nullable(session.Decided.Role), "old_rule": nullable(session.Decided.Rule),
 			"now": s.now(), "provider": session.Provider, "issuer": session.Issuer, "subject": session.Subject, "user_id": session.userRow,
-			"rules_hash": rulesHash, "reason": decision.Reason(), "claims": decision.ReadClaims(),
+			"rules_hash": rulesHash, "reason": reason, "claims": read,
 		})
 	return storeError(err)
 }

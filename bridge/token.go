@@ -63,10 +63,11 @@ func handleMe(sessions sessionReader, signer *Signer) handler {
 type sessionReader struct {
 	config    *Config
 	providers []*Provider
-	rules     *mapping.Rules
+	rules     *ActiveRules
 	store     *Store
 	cookies   *Cookies
 	log       *slog.Logger
+	metrics   *Metrics
 	now       func() time.Time
 }
 
@@ -97,16 +98,18 @@ func (s sessionReader) decided(w http.ResponseWriter, r *http.Request) (Session,
 	if err != nil || provider.Issuer != session.Issuer {
 		return Session{}, mapping.Decision{}, ErrNoSession
 	}
-	decision := s.rules.Decide(mapping.Input{Provider: session.Provider, Claims: session.Claims, Row: session.Row, Now: s.now()})
-	if err := s.record(r.Context(), session, decision); err != nil {
+	rules := s.rules.now()
+	decision := rules.Decide(mapping.Input{Provider: session.Provider, Claims: session.Claims, Row: session.Row, Now: s.now()})
+	s.metrics.decided(session.Provider, decision)
+	if err := s.record(r.Context(), session, rules, decision); err != nil {
 		return Session{}, mapping.Decision{}, err
 	}
 	return session, decision, nil
 }
 
 // record keeps the session alive, writes down a decision that has changed, and turns one that is no grant into its error.
-func (s sessionReader) record(ctx context.Context, session Session, decision mapping.Decision) error {
-	role, granted := decision.Role()
+func (s sessionReader) record(ctx context.Context, session Session, rules *rulesInForce, decision mapping.Decision) error {
+	role, granted, reason := rules.role(decision)
 	decided := Decided{Role: role, Rule: decision.Rule()}
 	same := decided.Role == session.Decided.Role && decided.Rule == session.Decided.Rule
 	if !granted {
@@ -116,7 +119,7 @@ func (s sessionReader) record(ctx context.Context, session Session, decision map
 		}
 	}
 	if !same {
-		if err := s.store.Redecide(ctx, session, decided, decision, s.rules.Hash()); err != nil {
+		if err := s.store.Redecide(ctx, session, decided, reason, decision.ReadClaims(), rules.Hash()); err != nil {
 			return err
 		}
 	}
@@ -128,9 +131,9 @@ func (s sessionReader) record(ctx context.Context, session Session, decision map
 		}
 		return nil
 	case decision.Outcome() == mapping.LoginAgain:
-		return refusal{cause: ErrLoginAgain, ref: decided.Ref, reason: decision.Reason()}
+		return refusal{cause: ErrLoginAgain, ref: decided.Ref, reason: reason}
 	default:
-		return refusal{message: decision.Message(), ref: decided.Ref, reason: decision.Reason()}
+		return refusal{message: decision.Message(), ref: decided.Ref, reason: reason}
 	}
 }
 

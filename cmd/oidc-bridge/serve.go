@@ -2,6 +2,9 @@ package main
 
 import (
 	"net"
+	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/oidc-bridge/oidc-bridge/bridge"
@@ -21,7 +24,8 @@ Example:
 
   JWT_SECRET=… COOKIE_KEY=… DATABASE_URL=… oidc-bridge serve --config config.yaml --log-format text
 
-SIGTERM and Ctrl-C let requests under way finish (15 seconds at most).`
+A change of the rules file is put in force by itself, within seconds, and SIGHUP looks at once; a file with errors changes nothing, and the
+log says what is wrong with it. config.yaml is read at the start only. SIGTERM and Ctrl-C let requests under way finish (15 seconds at most).`
 }
 
 func (c serveCommand) Run(env environment) error {
@@ -51,7 +55,10 @@ func (c serveCommand) Run(env environment) error {
 	}
 	log.Info("serving", "version", versionText(), "public_url", config.PublicURL.String(), "listen", public.Addr().String(),
 		"private_listen", private.Addr().String(), "rules", rules.Hash())
-	if err := service.Serve(env.ctx, public, private); err != nil {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	if err := service.Serve(env.ctx, public, private, hangup); err != nil {
 		return err
 	}
 	log.Info("stopped")
