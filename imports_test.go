@@ -30,6 +30,7 @@ var mayImport = map[string][]string{
 var onlyIn = map[string][]string{
 	"github.com/go-chi/chi/v5":                       {"bridge/bridge.go", "bridge/login.go", "bridge/middleware.go"},
 	"github.com/coreos/go-oidc/v3/oidc":              {"bridge/verify.go"},
+	"golang.org/x/time/rate":                         {"bridge/limit.go"},
 	"golang.org/x/oauth2":                            {"bridge/provider.go", "bridge/exchange.go"},
 	"github.com/jackc/pgx/v5":                        {"bridge/store.go", "bridge/check.go", "bridge/config_secrets.go", "migrations/migrations.go"},
 	"github.com/prometheus/client_golang/prometheus": {"bridge/metrics.go"},

@@ -21,7 +21,7 @@
 //	pages.go         what people see                           store.go         users, identities, sessions, events: all SQL
 //	error.go         causes, and what may be told of them      signer.go        access tokens
 //	middleware.go    what every request passes                 rules.go         the rules in force, and their reload
-//	check.go         what must be right before the first request
+//	limit.go         how many logins an address may start      check.go         what must be right before the first request
 //
 // Claims become a role in package mapping, and nowhere else; only a mapping.Decision can carry a role into the Signer.
 package bridge
@@ -108,10 +108,12 @@ func routes(c *Config, providers []*Provider, rules *ActiveRules, store *Store, 
 	r.NotFound(errs.unknown(ErrNotFound))
 	r.MethodNotAllowed(errs.unknown(ErrMethodNotAllowed))
 	at := c.PublicURL.Path
+	starts, failures := newLimiter(o.Now), newLimiter(o.Now)
 
 	r.Get(at+"/login", errs.page(handleChooser(c, providers, pages)))
-	r.Get(at+"/login/{provider}", errs.page(handleLogin(c, providers, cookies, o.Now)))
-	r.Get(at+"/callback/{provider}", errs.page(handleCallback(providers, rules, store, cookies, metrics, c.Session.Absolute, o.Now)))
+	r.Get(at+"/login/{provider}", errs.page(limitStarts(c, starts, handleLogin(c, providers, cookies, o.Now))))
+	r.Get(at+"/callback/{provider}", errs.page(limitFailures(c, failures,
+		handleCallback(providers, rules, store, cookies, metrics, c.Session.Absolute, o.Now))))
 
 	r.Get(at+"/api_token", errs.api(handleToken(sessions, signer, metrics, o.Now)))
 	r.Get(at+"/me", errs.api(handleMe(sessions, signer)))

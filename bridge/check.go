@@ -30,6 +30,12 @@ func Load(configFile string, lookup func(string) (string, bool)) (*Config, *mapp
 	if c == nil {
 		return nil, nil, findings
 	}
+	if c.PublicURL != nil && c.PublicURL.Scheme == "https" && len(c.TrustedProxies) == 0 {
+		findings = append(findings, strictyaml.Finding{
+			File: configFile, Severity: strictyaml.Warning, Message: "trusted_proxies is empty, but the proxy that does TLS is in front",
+			Fix: "name its address, or everybody counts as one visitor in the limits on logins and in the log",
+		})
+	}
 	rules, more := loadRules(c, time.Now())
 	if strictyaml.Errors(findings) {
 		c = nil

@@ -30,6 +30,7 @@ var (
 	ErrDatabase         = errors.New("database")                          //
 	ErrTokenTooLarge    = errors.New("access token is too large")         //
 	ErrCrossSite        = errors.New("request came from another site")    //
+	ErrTooMany          = errors.New("too many requests")                 // of one address
 	ErrNotFound         = errors.New("not found")                         //
 	ErrMethodNotAllowed = errors.New("method not allowed")                //
 	errInternal         = errors.New("internal error")                    // what is none of these
@@ -64,9 +65,21 @@ var publicErrors = []publicError{
 	{ErrDatabase, 503, "unavailable", "The service is not available", "Please try again in a minute.", true},
 	{ErrTokenTooLarge, 500, "token_too_large", "Something is wrong with this service", "Please send the code below to the people who run it.", false},
 	{ErrCrossSite, 403, "cross_site", "This request came from another site", "Open the page of this service and try again there.", true},
+	{ErrTooMany, 429, "too_many_requests", "Too many logins from your network", "Please wait a minute and try again.", true},
 	{ErrNotFound, 404, "not_found", "There is no such page", "The address is wrong, or the page is gone.", false},
 	{ErrMethodNotAllowed, 405, "method_not_allowed", "This does not work here", "The address takes another kind of request.", false},
 	{errInternal, 500, "internal", "Something is wrong with this service", "Please send the code below to the people who run it.", false},
+}
+
+// setHeader says that the answer is for nobody else, and when to come back.
+func (p publicError) setHeader(h http.Header) {
+	h.Set("Cache-Control", "no-store")
+	switch p.status {
+	case http.StatusServiceUnavailable:
+		h.Set("Retry-After", "5")
+	case http.StatusTooManyRequests:
+		h.Set("Retry-After", "60")
+	}
 }
 
 // publicErrorOf finds the first row whose cause is in err's chain; what has none is internal.
@@ -174,10 +187,7 @@ func writeJSONError(w http.ResponseWriter, public publicError, ref string) {
 	if public.cause == ErrNoSession {
 		answer.Error, answer.Message, answer.Reason = public.text, "", ""
 	}
-	w.Header().Set("Cache-Control", "no-store")
-	if public.status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", "5")
-	}
+	public.setHeader(w.Header())
 	writeJSON(w, public.status, answer)
 }
 

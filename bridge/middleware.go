@@ -68,7 +68,7 @@ func edge(c *Config, log *slog.Logger, m *Metrics, errs errorWriter) func(http.H
 				took := time.Since(started)
 				m.request(route, r.Method, answer.status, took)
 				log.Debug("request", "request", id, "method", r.Method, "path", oneLine(r.URL.Path), "status", answer.status, "took", took,
-					"peer", r.RemoteAddr)
+					"client", clientAddr(c, r))
 			}()
 			if len(r.URL.String()) > maxURL {
 				answer.WriteHeader(http.StatusRequestURITooLong)

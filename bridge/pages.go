@@ -96,10 +96,7 @@ func (p *Pages) error(w http.ResponseWriter, public publicError, ref string) {
 	if public.again {
 		data.Login = p.path("/login")
 	}
-	w.Header().Set("Cache-Control", "no-store")
-	if public.status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", "5")
-	}
+	public.setHeader(w.Header())
 	if err := p.write(w, public.status, "error", data); err != nil {
 		http.Error(w, public.title, public.status)
 	}
