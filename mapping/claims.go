@@ -28,6 +28,7 @@ const (
 // The zero value holds nothing: every claim is "not captured".
 type Claims struct {
 	entries []entry // sorted by expression
+	named   bool    // by the names of claims instead: they come from an event
 }
 
 type entry struct {
@@ -47,6 +48,13 @@ func (c Claims) raw(expression string) (raw any, captured bool) {
 		return nil, false
 	}
 	return c.entries[i].raw, true
+}
+
+// Recall reads what Decision.ReadClaims wrote into an event: enough to decide anew what was decided then. Such claims are not to be stored.
+func Recall(event []byte) (Claims, error) {
+	c := Claims{named: true}
+	err := c.UnmarshalJSON(event)
+	return c, err
 }
 
 // String keeps what the claims hold out of logs.

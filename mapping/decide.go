@@ -156,7 +156,7 @@ func (r *Rules) decide(in Input, trace *Explanation) Decision {
 	}
 
 	d := Decision{provider: p, claims: in.Claims}
-	if c := p.missesRequired(&f); c != nil {
+	if c := p.missesRequired(&f, in.Claims.named); c != nil {
 		return d.undecidable(fmt.Sprintf("claim %q is required", c.name), []*claim{c}, &f)
 	}
 	if d, refused := p.decideDeny(d, &f, in.Now, trace); refused {
@@ -268,8 +268,11 @@ func (r *rowRole) pick(name string) *role {
 	return r.allow[i]
 }
 
-func (p *provider) missesRequired(f *facts) *claim {
+func (p *provider) missesRequired(f *facts, named bool) *claim {
 	for _, c := range p.needed {
+		if named && !c.decides {
+			continue // an event says nothing about it
+		}
 		if c.required && f.values[c.slot].state != statePresent {
 			return c
 		}

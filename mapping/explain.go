@@ -113,30 +113,41 @@ func (e Explanation) String() string {
 	return b.String()
 }
 
-// NearMisses names, for a refusal, the rules that all but one of their lines speak for.
+// NearMisses names the rules that all but one of their lines speak for. Of a grant it names those only that upper and lower case keep from
+// matching: that somebody lacks a group is why the next rule was asked.
 func (e Explanation) NearMisses() []string {
-	if e.Decision.outcome == Granted || e.Decision.outcome == FromRow {
-		return nil
-	}
+	granted := e.Decision.outcome == Granted || e.Decision.outcome == FromRow
 	var misses []string
 	for _, s := range e.Steps {
-		if unmet, met := s.tally(); s.Kind == "rule" && len(unmet) == 1 && met > 0 {
-			misses = append(misses, fmt.Sprintf("near miss: rule %q lacks only: %s %s", s.Name, unmet[0].Part, unmet[0].Text))
+		unmet, met := s.tally()
+		if s.Kind != "rule" || len(unmet) != 1 || unmet[0].Hint == "" && (granted || met == 0) {
+			continue
 		}
+		miss := fmt.Sprintf("near miss: rule %q lacks only: %s %s", s.Name, unmet[0].Part, unmet[0].Text)
+		if unmet[0].Hint != "" {
+			miss += ", which " + unmet[0].Hint
+		}
+		misses = append(misses, miss)
 	}
 	return misses
 }
 
 // tally returns the lines that keep the step from matching, and how many lines of `when` are met. The lines of a table stand for one: the
-// last, which is the one that matched if any did.
+// last, which is the one that matched if any did, or the one that only its case keeps from matching.
 func (s *Step) tally() (unmet []Line, met int) {
+	table := len(s.Lines) - 1
+	for i, l := range s.Lines {
+		if l.Part == "by" && l.Hint != "" && s.Lines[table].Result == "no" {
+			table = i
+		}
+	}
 	for i, l := range s.Lines {
 		wanted := "yes"
 		if l.Part == "unless" {
 			wanted = "no"
 		}
 		switch {
-		case l.Part == "by" && i < len(s.Lines)-1:
+		case l.Part == "by" && i != table:
 		case l.Result != wanted:
 			unmet = append(unmet, l)
 		case l.Part == "when":

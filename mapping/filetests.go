@@ -27,6 +27,7 @@ type test struct {
 	rule     string
 	token    map[string]any
 	refuseIf []patch
+	failures int
 }
 
 // A patch is a JSON merge patch (RFC 7396) of a test's claims.
@@ -35,9 +36,14 @@ type patch struct {
 	members map[string]any
 }
 
+var (
+	testKeys   = []string{"name", "provider", "claims", "row", "at", "expect", "refuse_if"}
+	expectKeys = []string{"role", "rule", "token"}
+)
+
 func (l *loader) loadTests(n *yaml.Node) {
 	for _, item := range l.doc.Sequence(n, "tests") {
-		options := l.fields(item, "a test", "name", "provider", "claims", "row", "at", "expect", "refuse_if")
+		options := l.fields(item, "a test", testKeys...)
 		if options == nil {
 			continue
 		}
@@ -72,7 +78,7 @@ func (l *loader) loadTests(n *yaml.Node) {
 			}
 			t.refuseIf = append(t.refuseIf, patch{refuse, l.object(refuse, "an item of refuse_if")})
 		}
-		l.tests = append(l.tests, t)
+		l.rules.tests = append(l.rules.tests, t)
 	}
 	if !strictyaml.Errors(l.doc.Findings()) {
 		l.runTests()
@@ -110,7 +116,7 @@ func (l *loader) loadExpect(t *test, item, n *yaml.Node) {
 		l.doc.Errorf(n, "E104", "write `expect: refused` or `expect: { role: … }`", "expect must be refused or a mapping")
 		return
 	}
-	options := l.fields(n, "expect", "role", "rule", "token")
+	options := l.fields(n, "expect", expectKeys...)
 	if role := options["role"]; role != nil {
 		t.role = l.optionalText(role, "role")
 		if t.role != "" && l.rules.role(t.role) == nil {
@@ -147,9 +153,11 @@ func (l *loader) ruleNames() []string {
 
 // runTests adds T601 for each test that fails and T603 for each privileged role that no passing test holds.
 func (l *loader) runTests() {
+	l.tested = true
 	held := map[held]bool{}
-	for _, t := range l.tests {
+	for _, t := range l.rules.tests {
 		failures := l.run(t)
+		t.failures = len(failures)
 		for _, f := range failures {
 			l.doc.Errorf(f.at, "T601", f.fix, "test %q failed: %s", t.name, f.message)
 		}
@@ -197,9 +205,13 @@ func (l *loader) privileged(r *role, message, fix string) {
 }
 
 func (l *loader) decide(t *test, claims map[string]any) Decision {
-	// The claims of a test stand for all three tokens.
-	captured := l.rules.Capture(t.provider.name, Tokens{IDToken: claims, AccessToken: claims, UserInfo: claims})
-	return l.rules.Decide(Input{Provider: t.provider.name, Claims: captured, Row: t.row, Now: t.now})
+	return l.rules.Decide(l.rules.input(t, claims))
+}
+
+// input captures the claims of a test, which stand for all three tokens.
+func (r *Rules) input(t *test, claims map[string]any) Input {
+	captured := r.Capture(t.provider.name, Tokens{IDToken: claims, AccessToken: claims, UserInfo: claims})
+	return Input{Provider: t.provider.name, Claims: captured, Row: t.row, Now: t.now}
 }
 
 // A failure is one thing that a test expects and does not get.

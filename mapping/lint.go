@@ -45,7 +45,7 @@ func (r *Rules) Expired(now time.Time) []strictyaml.Finding {
 	var findings []strictyaml.Finding
 	for _, name := range r.names {
 		for _, rule := range r.providers[name].rules {
-			if !rule.until.IsZero() && !now.Before(rule.until) {
+			if !rule.until.IsZero() && !now.Before(rule.until) && rule.ended.Code != "" {
 				findings = append(findings, rule.ended)
 			}
 		}

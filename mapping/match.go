@@ -177,7 +177,7 @@ type rule struct {
 	row   *rowRole    // or what it takes from the users row
 	ttl   time.Duration
 	until time.Time          // from here on it does not match; zero: no end
-	ended strictyaml.Finding // that it does, to be used when it is so
+	ended strictyaml.Finding // that it does, to be used when it is so; without a code when a comment silences it
 	token []tokenClaim       // the file's extra claims and its own
 
 	matched string // the reason of a decision by this rule, built once

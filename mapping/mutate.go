@@ -27,7 +27,7 @@ func Mutate(file string, text []byte) []strictyaml.Finding {
 
 func (l *loader) mutate(kind string, r *rule) {
 	missed := func(c *condition) {
-		if !slices.ContainsFunc(l.tests, func(t *test) bool { return len(l.run(t)) > 0 }) {
+		if !slices.ContainsFunc(l.rules.tests, func(t *test) bool { return len(l.run(t)) > 0 }) {
 			l.doc.Warnf(c.at.node(), "W511", "write a test or a refuse_if that fails without it", "no test misses this condition of %s: %s", label(kind, r.name), c.text)
 		}
 	}

@@ -19,7 +19,8 @@ type loader struct {
 	rules *Rules
 	lines map[string]int // of the names of rules and deny rules
 	given map[*role]bool // by some rule, table, row or default
-	tests []*test
+
+	tested bool // the tests were run
 }
 
 func newLoader(file string, text []byte) *loader {
@@ -35,6 +36,8 @@ func newLoader(file string, text []byte) *loader {
 	}
 	return l
 }
+
+var roleKeys = []string{"privileged", "max_ttl"}
 
 var sections = []string{"version", "providers", "roles", "deny", "rules", "default", "token", "users", "tests"}
 
@@ -130,7 +133,7 @@ func (l *loader) loadRoles(root, n *yaml.Node) {
 			at:   l.doc.Finding(e.KeyNode, "", "", ""),
 		}
 		what := fmt.Sprintf("role %q", e.Key)
-		options := l.fields(e.Value, what, "privileged", "max_ttl")
+		options := l.fields(e.Value, what, roleKeys...)
 		r.Privileged, _ = l.doc.Bool(options["privileged"], "privileged")
 		r.MaxTTL = l.ttl(options["max_ttl"], "max_ttl")
 		l.checkRoleName(e)

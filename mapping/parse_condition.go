@@ -1,7 +1,6 @@
 package mapping
 
 import (
-	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
@@ -49,6 +48,8 @@ var (
 	}
 )
 
+func (o operator) fits(k kind) bool { return slices.Contains(o.kinds, k) }
+
 func operatorWords() []string {
 	words := make([]string, len(operators))
 	for i, o := range operators {
@@ -84,7 +85,7 @@ func (l *loader) condition(p *provider, e strictyaml.Entry, why purpose) (condit
 	}
 	p.use(claim).decides = true
 	c := condition{claim: claim, quantifier: o.quantifier, comparison: o.comparison, at: positionOf(e.KeyNode)}
-	if !slices.Contains(o.kinds, claim.kind) {
+	if !o.fits(claim.kind) {
 		l.doc.Errorf(operand, "E207", l.fitting(claim), "%s does not fit claim %q, which is a %s", o.word, claim.name, claim.kind)
 		return condition{}, false
 	}
@@ -155,7 +156,7 @@ func (l *loader) claimNamed(p *provider, name string, at *yaml.Node) *claim {
 func (l *loader) fitting(c *claim) string {
 	var fitting []string
 	for _, o := range operators {
-		if slices.Contains(o.kinds, c.kind) {
+		if o.fits(c.kind) {
 			fitting = append(fitting, o.word)
 		}
 	}
@@ -344,43 +345,6 @@ func globExpression(glob string) (string, error) {
 		parts[i] = strings.Join(pieces, `[^/:@]*`)
 	}
 	return strings.Join(parts, `(?s:.*)`), nil
-}
-
-// fallback reads the `default` of a claim.
-func (l *loader) fallback(c *claim, n *yaml.Node) (value, bool) {
-	v := value{state: stateDefault}
-	raw, ok := l.doc.JSON(n, "default")
-	if !ok {
-		return v, false
-	}
-	switch raw := normalise(raw).(type) {
-	case []string:
-		v.list = raw
-		ok = c.kind == kindSet
-	case bool:
-		v.text = strconv.FormatBool(raw)
-		ok = c.kind == kindBool
-	case json.Number:
-		v.text = string(raw)
-		ok = c.kind == kindNumber
-	case string:
-		text, example := c.canonical(raw)
-		v.text = text
-		ok = example == "" && (c.kind == kindString || c.kind == kindDomain || c.kind == kindTime)
-	default: // null, "" or broken; an empty text says "none" for texts
-		ok = raw == nil && n.Value == "" && n.Style != 0 && (c.kind == kindString || c.kind == kindDomain)
-	}
-	if !ok {
-		l.doc.Errorf(n, "E204", "write it like `default: "+c.exampleDefault()+"`", "the default of claim %q does not fit: it is a %s", c.name, c.kind)
-	}
-	return v, ok
-}
-
-func (c *claim) exampleDefault() string {
-	if c.derived == derivedEmail {
-		return `""`
-	}
-	return map[kind]string{kindString: `none`, kindSet: `[]`, kindBool: `false`, kindNumber: `0`, kindDomain: `none.invalid`, kindTime: `1970-01-01T00:00:00Z`}[c.kind]
 }
 
 // describe is the condition as explanations show it.

@@ -1,8 +1,10 @@
 package mapping
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -43,10 +45,12 @@ func (l *loader) loadProviders(root, n *yaml.Node) {
 	}
 }
 
+var providerKeys = []string{"preset", "client", "authoritative_for", "email_verified", "tenants", "claims"}
+
 func (l *loader) loadProvider(e strictyaml.Entry) *provider {
 	p := &provider{name: e.Key, byName: map[string]*claim{}, at: l.doc.Finding(e.KeyNode, "", "", "")}
 	what := fmt.Sprintf("provider %q", e.Key)
-	options := l.fields(e.Value, what, "preset", "client", "authoritative_for", "email_verified", "tenants", "claims")
+	options := l.fields(e.Value, what, providerKeys...)
 	client := l.loadPreset(e, p, options)
 	for _, c := range presetClaims(p.preset, client) {
 		p.add(&c)
@@ -274,6 +278,43 @@ func (l *loader) loadAbsence(c *claim, options map[string]*yaml.Node) {
 	if v, ok := l.fallback(c, fallback); ok {
 		c.fallback, c.hasDefault = v, true
 	}
+}
+
+// fallback reads the `default` of a claim.
+func (l *loader) fallback(c *claim, n *yaml.Node) (value, bool) {
+	v := value{state: stateDefault}
+	raw, ok := l.doc.JSON(n, "default")
+	if !ok {
+		return v, false
+	}
+	switch raw := normalise(raw).(type) {
+	case []string:
+		v.list = raw
+		ok = c.kind == kindSet
+	case bool:
+		v.text = strconv.FormatBool(raw)
+		ok = c.kind == kindBool
+	case json.Number:
+		v.text = string(raw)
+		ok = c.kind == kindNumber
+	case string:
+		text, example := c.canonical(raw)
+		v.text = text
+		ok = example == "" && (c.kind == kindString || c.kind == kindDomain || c.kind == kindTime)
+	default: // null, "" or broken; an empty text says "none" for texts
+		ok = raw == nil && n.Value == "" && n.Style != 0 && (c.kind == kindString || c.kind == kindDomain)
+	}
+	if !ok {
+		l.doc.Errorf(n, "E204", "write it like `default: "+c.exampleDefault()+"`", "the default of claim %q does not fit: it is a %s", c.name, c.kind)
+	}
+	return v, ok
+}
+
+func (c *claim) exampleDefault() string {
+	if c.derived == derivedEmail {
+		return `""`
+	}
+	return map[kind]string{kindString: `none`, kindSet: `[]`, kindBool: `false`, kindNumber: `0`, kindDomain: `none.invalid`, kindTime: `1970-01-01T00:00:00Z`}[c.kind]
 }
 
 // refuseOptions adds an error for each option that has no meaning for a derived claim.

@@ -10,9 +10,15 @@ import (
 	"github.com/oidc-bridge/oidc-bridge/mapping/strictyaml"
 )
 
+var (
+	denyKeys    = []string{"name", "provider", "when", "message", "why"}
+	ruleKeys    = []string{"name", "provider", "when", "unless", "by", "to", "role", "token", "ttl", "until", "why"}
+	rowRoleKeys = []string{"from", "allow", "default"}
+)
+
 func (l *loader) loadDeny(n *yaml.Node) {
 	for _, item := range l.doc.Sequence(n, "deny") {
-		options := l.fields(item, "a deny rule", "name", "provider", "when", "message", "why")
+		options := l.fields(item, "a deny rule", denyKeys...)
 		if options == nil {
 			continue
 		}
@@ -35,8 +41,7 @@ func (l *loader) loadDeny(n *yaml.Node) {
 
 func (l *loader) loadRules(n *yaml.Node, token []tokenSpec) {
 	for _, item := range l.doc.Sequence(n, "rules") {
-		options := l.fields(item, "a rule",
-			"name", "provider", "when", "unless", "by", "to", "role", "token", "ttl", "until", "why")
+		options := l.fields(item, "a rule", ruleKeys...)
 		if options != nil {
 			l.loadRule(item, options, token)
 		}
@@ -60,8 +65,10 @@ func (l *loader) loadRule(item *yaml.Node, options map[string]*yaml.Node, token 
 	r.ttl = l.ttl(options["ttl"], "ttl")
 	if until := options["until"]; until != nil {
 		r.until = l.date(until, "until")
-		r.ended = l.doc.Finding(until, "W510", label("rule", r.name)+" matches nobody any more", "remove the rule, or move the date")
-		r.ended.Severity = strictyaml.Warning
+		if !l.doc.Allowed(until.Line, "W510") {
+			r.ended = l.doc.Finding(until, "W510", label("rule", r.name)+" matches nobody any more", "remove the rule, or move the date")
+			r.ended.Severity = strictyaml.Warning
+		}
 	}
 	l.optionalText(options["why"], "why")
 	own := l.tokenSpecs(options["token"], "token")
@@ -204,7 +211,7 @@ func (l *loader) loadTable(p *provider, r *rule, by, to *yaml.Node) {
 }
 
 func (l *loader) loadRowRole(n *yaml.Node) *rowRole {
-	options := l.fields(n, "role", "from", "allow", "default")
+	options := l.fields(n, "role", rowRoleKeys...)
 	row := &rowRole{}
 	if from := options["from"]; from == nil {
 		l.doc.Errorf(n, "E104", "write role: { from: users, allow: […] }, or the name of a role", "role is a mapping without from")

@@ -138,8 +138,14 @@ func (l *loader) checkDeclared(names []*yaml.Node) {
 	}
 }
 
+var (
+	usersKeys  = []string{"email", "name"}
+	columnKeys = []string{"from", "on"}
+	columnOn   = []string{"login", "create"}
+)
+
 func (l *loader) loadUsers(n *yaml.Node) {
-	columns := l.fields(n, "users", "email", "name")
+	columns := l.fields(n, "users", usersKeys...)
 	l.rules.email = l.loadColumn(columns["email"], "email")
 	l.rules.name = l.loadColumn(columns["name"], "name")
 }
@@ -149,7 +155,7 @@ func (l *loader) loadColumn(n *yaml.Node, name string) *column {
 		return nil
 	}
 	what := "users column " + name
-	options := l.fields(n, what, "from", "on")
+	options := l.fields(n, what, columnKeys...)
 	if options != nil && options["from"] == nil {
 		l.doc.Errorf(n, "E104", "write { from: claim }", "%s has no from", what)
 	}
@@ -163,7 +169,7 @@ func (l *loader) loadColumn(n *yaml.Node, name string) *column {
 	if on := options["on"]; on != nil {
 		text, ok := l.doc.Text(on, "on")
 		c.onCreate = text == "create"
-		if ok && text != "create" && text != "login" {
+		if ok && !slices.Contains(columnOn, text) {
 			l.doc.Errorf(on, "E104", "write login (the default) or create", "a column is written on login or on create, not on %q", text)
 		}
 	}

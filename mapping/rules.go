@@ -33,6 +33,7 @@ type Rules struct {
 	fallback  *role   // what `default` gives; nil: it refuses
 	email     *column
 	name      *column
+	tests     []*test
 }
 
 // A Role is one that the file can hand out.

@@ -46,10 +46,14 @@ func (v *value) known() bool   { return v.state == statePresent || v.state == st
 // value reads a claim of the provider from what was captured.
 func (p *provider) value(c *claim, captured Claims) value {
 	var v value
-	switch c.derived {
-	case derivedEmail:
+	switch {
+	case captured.named && !c.decides:
+		v = value{state: stateAbsent, why: "events keep what the rules read"}
+	case captured.named:
+		v = c.kind.read(captured.raw(c.name))
+	case c.derived == derivedEmail:
 		v = p.address(captured)
-	case derivedEmailDomain:
+	case c.derived == derivedEmailDomain:
 		v = p.address(captured)
 		v.text = v.text[strings.LastIndexByte(v.text, '@')+1:]
 	default:

@@ -67,14 +67,15 @@ func (d *Document) Errorf(at *yaml.Node, code, fix, format string, args ...any) 
 // Warnf adds a warning at the node. fix may be empty. A comment on its line, or alone on the line above, silences it when it gives a
 // reason: # allow W506: kept for the audit.
 func (d *Document) Warnf(at *yaml.Node, code, fix, format string, args ...any) {
-	if at == nil || !d.allowed(at.Line, code) {
+	if at == nil || !d.Allowed(at.Line, code) {
 		d.at(at, Warning, code, fmt.Sprintf(format, args...), fix)
 	}
 }
 
 var allowance = regexp.MustCompile(`#\s*allow\s+([A-Z]\d{3}(?:\s*,\s*[A-Z]\d{3})*):\s*\S`)
 
-func (d *Document) allowed(line int, code string) bool {
+// Allowed reports whether a comment silences the warning on this line.
+func (d *Document) Allowed(line int, code string) bool {
 	if line < 1 || line > len(d.lines) {
 		return false
 	}
@@ -144,8 +145,13 @@ func (d *Document) source(line string) string {
 
 // Findings returns everything found, sorted by position; findings about the whole file come first.
 func (d *Document) Findings() []Finding {
-	slices.SortStableFunc(d.findings, func(a, b Finding) int {
+	Sort(d.findings)
+	return d.findings
+}
+
+// Sort orders the findings of one file by position; those about the whole file come first.
+func Sort(findings []Finding) {
+	slices.SortStableFunc(findings, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), cmp.Compare(a.Code, b.Code))
 	})
-	return d.findings
 }
