@@ -120,6 +120,7 @@ public_url: PUBLIC_URL
 listen: 127.0.0.1:0
 private_listen: 127.0.0.1:0
 insecure_dev: true
+trusted_proxies: [127.0.0.1/32]
 database:
   url: ${DATABASE_URL}
   owner_url: ${DATABASE_OWNER_URL}
