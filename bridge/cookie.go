@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"cmp"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
@@ -142,7 +143,9 @@ func (c *Cookies) PutLogin(w http.ResponseWriter, r *http.Request, login LoginSt
 	if err != nil {
 		return err
 	}
-	slices.SortFunc(others, func(a, b pending) int { return int(b.started - a.started) })
+	// The newest first. Of those started in the same second the browser names the older first (RFC 6265 section 5.4).
+	slices.Reverse(others)
+	slices.SortStableFunc(others, func(a, b pending) int { return cmp.Compare(b.started, a.started) })
 	bytes := len(name) + len(value)
 	for i, p := range others {
 		if bytes += p.bytes; i+2 > maxPending || bytes > maxPendingBytes {
