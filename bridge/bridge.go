@@ -8,7 +8,7 @@
 //
 // and so is a token:
 //
-//	handleToken     session cookie -> Store.Session -> Rules.Decide -> Signer.Sign -> JSON
+//	handleToken     session cookie -> Store.Session -> Rules.Decide -> Signer.Token -> JSON
 //
 // The files, one noun each:
 //
@@ -119,6 +119,8 @@ func routes(c *Config, providers []*Provider, rules *ActiveRules, store *Store, 
 	r.Get(at+"/me", errs.api(handleMe(sessions, signer)))
 	r.Options(at+"/api_token", errs.api(handlePreflight(c)))
 	r.Options(at+"/me", errs.api(handlePreflight(c)))
+
+	r.Get(at+"/.well-known/jwks.json", errs.api(handleKeys()))
 
 	r.Get(at+"/logout", errs.page(handleConfirmLogout(c, pages)))
 	r.Post(at+"/logout", errs.page(handleLogout(c, store, cookies, pages)))

@@ -55,8 +55,8 @@ type ProviderConfig struct {
 	Google          bool   // preset: google
 	Issuer          string
 	ClientID        string
-	ClientSecret    Secret
-	AuthMethod      string // client_secret_basic or client_secret_post
+	ClientSecrets   []Secret // one, or two while it is rotated: the second is tried when the provider refuses the first
+	AuthMethod      string   // client_secret_basic or client_secret_post
 	Scopes          []string
 	Alg             string // the one algorithm of its tokens
 	UserInfo        string // auto, always or never

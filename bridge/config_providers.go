@@ -69,7 +69,7 @@ func (l *configLoader) provider(e strictyaml.Entry, insecureDev bool) ProviderCo
 	case !p.Google:
 		l.Errorf(e.KeyNode, "E104", "such as https://sso.example.com/realms/acme", "provider %q has no issuer", e.Key)
 	}
-	p.ClientSecret, _ = l.secret(keys["client_secret"], e.KeyNode, "client_secret", "", true)
+	p.ClientSecrets = l.clientSecrets(keys["client_secret"], e.KeyNode)
 	if n := keys["auth_method"]; n != nil {
 		p.AuthMethod = l.oneOf(n, "auth_method", "client_secret_basic", "client_secret_post")
 	}
@@ -103,6 +103,21 @@ func (l *configLoader) provider(e strictyaml.Entry, insecureDev bool) ProviderCo
 	}
 	p.AuthorizeParams = l.authorizeParams(keys["authorize_params"])
 	return p
+}
+
+func (l *configLoader) clientSecrets(n, provider *yaml.Node) (secrets []Secret) {
+	nodes := []*yaml.Node{n}
+	if n != nil && n.Kind == yaml.SequenceNode {
+		if nodes = l.Sequence(n, "client_secret"); len(nodes) != 2 {
+			l.Errorf(n, "E104", "the new one first, then the old one", "a list of client secrets has two")
+		}
+	}
+	for _, node := range nodes {
+		if secret, found := l.secret(node, provider, "client_secret", "", true); found {
+			secrets = append(secrets, secret)
+		}
+	}
+	return secrets
 }
 
 func (l *configLoader) issuer(n *yaml.Node, text string, insecureDev bool) {

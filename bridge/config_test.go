@@ -102,6 +102,8 @@ func TestAttack_CF01_BadConfigIsRefused(t *testing.T) {
 		{"realms/acme", "realms/acme?x=1", "not a URL without query"},
 		{"    client_id: bridge\n", "", `provider "corp" has no client_id`},
 		{"    client_secret: hunter2-hunter2\n", "", "client_secret must be configured"},
+		{"client_secret: hunter2-hunter2", "client_secret: [hunter2-hunter2]", "a list of client secrets has two|the new one first"},
+		{"client_secret: hunter2-hunter2", "client_secret: [hunter2-hunter2, '']", "client_secret is empty"},
 		{"    client_id", "    auth_method: none\n    client_id", "allowed: client_secret_basic, client_secret_post"},
 		{"    client_id", "    alg: HS256\n    client_id", "unknown value of alg"},
 		{"    client_id", "    alg: none\n    client_id", "unknown value of alg"},
@@ -163,7 +165,7 @@ func TestConfigTakesSecretsFromEnvironmentAndFiles(t *testing.T) {
 	if len(findings) > 0 {
 		t.Fatal(findings)
 	}
-	if got := c.Providers[0].ClientSecret.Reveal(); got != "file-secret" {
+	if got := c.Providers[0].ClientSecrets[0].Reveal(); got != "file-secret" {
 		t.Errorf("secret of a file: %q", got)
 	}
 	if got := c.Signing.Key.Reveal(); got != "pre${x}-0123456789#:_-0123456789#:_" {
@@ -194,7 +196,7 @@ func TestAttack_CF03_SecretFiles(t *testing.T) {
 			text := strings.Replace(goodConfig, "hunter2-hunter2", "{ file: "+file+" }", 1)
 			c, findings := bridge.LoadConfig("config.yaml", []byte(text), noEnvironment)
 			switch {
-			case test.want == "" && (c == nil || c.Providers[0].ClientSecret.Reveal() != "hunter2"):
+			case test.want == "" && (c == nil || c.Providers[0].ClientSecrets[0].Reveal() != "hunter2"):
 				t.Error(findings)
 			case test.want != "" && (c != nil || !strings.Contains(fmt.Sprint(findings), test.want)):
 				t.Errorf("want %q in %v", test.want, findings)

@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -25,6 +26,9 @@ const (
 	maxPending      = 5                // logins under way in one browser
 	maxPendingBytes = 3500             // of their cookies together: the whole Cookie header must stay below 4 KB
 	maxReturnTo     = 512              // bytes
+
+	loopLogins = 3                // logins in a row after which the fourth is a page
+	loopPause  = 20 * time.Second // between two of them that still counts as in a row
 
 	sessionBytes = 32 // random part of a session token
 	macBytes     = 16
@@ -76,6 +80,7 @@ type Cookies struct {
 	keys     []cookieKey // the first seals, all open
 	session  string
 	login    string // prefix of the names of login cookies
+	loop     string
 	secure   bool
 	lifetime time.Duration
 	now      func() time.Time
@@ -95,7 +100,7 @@ func NewCookies(c *Config, now func() time.Time) (*Cookies, error) {
 	}
 	name := hex.EncodeToString(host[:4])
 	cookies := &Cookies{
-		session: prefix + "session-" + name, login: prefix + "ls-" + name + "-",
+		session: prefix + "session-" + name, login: prefix + "ls-" + name + "-", loop: prefix + "loop-" + name,
 		secure: prefix != "", lifetime: c.Session.Absolute, now: now,
 	}
 	for _, secret := range c.CookieKeys {
@@ -244,7 +249,34 @@ func (c *Cookies) Session(r *http.Request) (SessionToken, bool) {
 }
 
 // ClearSession takes the session token out of the browser.
-func (c *Cookies) ClearSession(w http.ResponseWriter) { c.clear(w, c.session) }
+func (c *Cookies) ClearSession(w http.ResponseWriter) {
+	c.clear(w, c.session)
+	c.clear(w, c.loop)
+}
+
+// CountLogin counts the logins that this browser finished in a row. Nothing is decided by the number but when to stop, so it is not sealed.
+func (c *Cookies) CountLogin(w http.ResponseWriter, r *http.Request) {
+	c.set(w, c.loop, strconv.Itoa(c.loginsInARow(r)+1), loopPause)
+}
+
+// InLoop reports whether a page of the application sends the browser back here as soon as it is logged in, over and over (RD-04). People who
+// click or type may log in as often as they like; browsers tell them apart, and end loops of mere redirects themselves.
+func (c *Cookies) InLoop(r *http.Request) bool {
+	bySomebody := r.Header.Get("Sec-Fetch-User") != "" || r.Header.Get("Sec-Fetch-Site") == "none" || r.Header.Get("Sec-Fetch-Site") == ""
+	return !bySomebody && c.loginsInARow(r) >= loopLogins
+}
+
+func (c *Cookies) loginsInARow(r *http.Request) int {
+	cookie, err := r.Cookie(c.loop)
+	if err != nil || len(cookie.Value) != 1 {
+		return 0
+	}
+	n, err := strconv.Atoi(cookie.Value)
+	if err != nil {
+		return 0
+	}
+	return n
+}
 
 func sessionMAC(key, token []byte) []byte {
 	h := hmac.New(sha256.New, key)

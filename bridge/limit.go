@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -19,17 +18,14 @@ const (
 	limitEntries = 10000 // addresses remembered, twice over: some 2 MB
 )
 
-// A limiter counts by address: an IPv4 address, or an IPv6 /64, of which one subscriber has all (HS-06). Its memory is bounded: when the
-// younger generation is full, the older one is forgotten.
+// A limiter counts by address: an IPv4 address, or an IPv6 /64, of which one subscriber has all (HS-06). Its memory is bounded.
 type limiter struct {
-	now func() time.Time
-
-	mu             sync.Mutex
-	younger, older map[netip.Prefix]*rate.Limiter
+	now     func() time.Time
+	buckets *recent[netip.Prefix, *rate.Limiter]
 }
 
 func newLimiter(now func() time.Time) *limiter {
-	return &limiter{now: now, younger: map[netip.Prefix]*rate.Limiter{}}
+	return &limiter{now: now, buckets: newRecent[netip.Prefix, *rate.Limiter](limitEntries)}
 }
 
 func (l *limiter) bucket(addr netip.Addr) *rate.Limiter {
@@ -41,20 +37,7 @@ func (l *limiter) bucket(addr netip.Addr) *rate.Limiter {
 	if err != nil {
 		key = netip.Prefix{} // an address that we cannot read shares one bucket with all of its kind
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if b := l.younger[key]; b != nil {
-		return b
-	}
-	b := l.older[key]
-	if b == nil {
-		b = rate.NewLimiter(rate.Every(limitRefill), limitBurst)
-	}
-	if len(l.younger) >= limitEntries {
-		l.older, l.younger = l.younger, map[netip.Prefix]*rate.Limiter{}
-	}
-	l.younger[key] = b
-	return b
+	return l.buckets.getOrPut(key, func() *rate.Limiter { return rate.NewLimiter(rate.Every(limitRefill), limitBurst) })
 }
 
 // take counts one and reports whether it is still within the limit.

@@ -35,6 +35,9 @@ func handleLogin(c *Config, providers []*Provider, cookies *Cookies, now func() 
 		if !isNavigation(r) {
 			return fmt.Errorf("%w: a login starts by going to its address", ErrCrossSite)
 		}
+		if cookies.InLoop(r) {
+			return ErrLoop
+		}
 		login := NewLoginState(provider.ID, returnTo(c, r.URL.Query().Get("return_to")), now())
 		target, err := provider.AuthorizationURL(r.Context(), login)
 		if err != nil {
@@ -111,6 +114,7 @@ func handleCallback(providers []*Provider, active *ActiveRules, store *Store, co
 		}
 		m.logins.WithLabelValues(provider.ID).Inc()
 		cookies.PutSession(w, token)
+		cookies.CountLogin(w, r)
 		http.Redirect(w, r, login.ReturnTo, http.StatusSeeOther)
 		return nil
 	}

@@ -78,14 +78,26 @@ func signingKey(secret string, isBase64 bool) ([]byte, error) {
 	return key, nil
 }
 
-// A Signer makes the access tokens that PostgREST accepts.
+// A Signer makes the access tokens that PostgREST accepts. It serves the same token again in the first half of its life, as long as the same
+// would be decided: so a page that asks too often costs no signature (TK-11).
 type Signer struct {
 	jose     jose.Signer
 	issuer   string
 	audience string
 	ttl      time.Duration
 	now      func() time.Time
+	served   *recent[servedFor, servedToken]
 }
+
+// servedFor is all that a token depends on: the session with its claims, the row, and what the rules made of them.
+type servedFor struct{ session, userID, role, rule, rulesHash string }
+
+type servedToken struct {
+	AccessToken
+	again time.Time // until then
+}
+
+const servedEntries = 10000 // tokens remembered, twice over: some 20 MB at 1 KB each
 
 // An AccessToken is a signed token and when it ends.
 type AccessToken struct {
@@ -100,7 +112,9 @@ func NewSigner(c *Config, now func() time.Time) (*Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Signer{jose: signer, issuer: c.PublicURL.String(), audience: c.Signing.Audience, ttl: c.Signing.TTL, now: now}, nil
+	return &Signer{jose: signer, issuer: c.PublicURL.String(), audience: c.Signing.Audience, ttl: c.Signing.TTL, now: now,
+		served: newRecent[servedFor, servedToken](servedEntries),
+	}, nil
 }
 
 // Expires is when a token for the decision ends: after the shortest of the configured life and the decision's own, and never after the
@@ -117,9 +131,26 @@ func (s *Signer) Expires(session Session, decision mapping.Decision) time.Time {
 	return expires.Truncate(time.Second)
 }
 
-// Sign makes the token. The role comes out of the decision: what was not granted cannot be signed. Claims are those of product.md; the
+// Token returns a token for the grant: the one that was served before, or a new one.
+func (s *Signer) Token(g Grant) (AccessToken, error) {
+	role, _ := g.Decision.Role()
+	key := servedFor{g.Session.ID, g.Session.UserID, role, g.Decision.Rule(), g.RulesHash}
+	now := s.now()
+	// A clock that was set back would make an old token young again.
+	if old, found := s.served.get(key); found && now.Before(old.again) && old.Expires.Sub(now) <= s.ttl {
+		return old.AccessToken, nil
+	}
+	token, err := s.sign(g.Session, g.Decision)
+	if err != nil {
+		return AccessToken{}, err
+	}
+	s.served.put(key, servedToken{token, now.Add(token.Expires.Sub(now) / 2)})
+	return token, nil
+}
+
+// sign makes the token. The role comes out of the decision: what was not granted cannot be signed. Claims are those of product.md; the
 // decision's extra claims cannot replace them.
-func (s *Signer) Sign(session Session, decision mapping.Decision) (AccessToken, error) {
+func (s *Signer) sign(session Session, decision mapping.Decision) (AccessToken, error) {
 	role, granted := decision.Role()
 	if !granted || role == "" {
 		return AccessToken{}, fmt.Errorf("signing without a granted role")

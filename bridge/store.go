@@ -169,6 +169,12 @@ WITH hook AS (
 		@now::timestamptz, @now::timestamptz, @idle_expires::timestamptz, @expires::timestamptz
 	FROM allowed, identity, new_session
 	RETURNING user_id
+), recycled AS (
+	INSERT INTO bridge.events (at, kind, provider, issuer, subject, user_id, reason)
+	SELECT @now::timestamptz, 'email_seen_with_new_subject', @provider::text, @issuer::text, @subject::text, created.id,
+		'another user has this e-mail: ' || (SELECT pg_catalog.string_agg(u.id::text, ', ') FROM (
+			SELECT u.id FROM bridge.users u WHERE u.email = @email::text ORDER BY u.id LIMIT 10) u)
+	FROM created WHERE EXISTS (SELECT FROM bridge.users u WHERE u.email = @email::text)
 ), event AS (
 	INSERT INTO bridge.events (at, kind, ref, provider, issuer, subject, user_id, session_id, role, rule, rules_hash, reason, claims)
 	SELECT @now::timestamptz, CASE WHEN allowed.id IS NULL THEN 'refused' ELSE 'login' END, CASE WHEN allowed.id IS NULL THEN @ref::text END,

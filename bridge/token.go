@@ -14,11 +14,11 @@ import (
 // handleToken is GET /api_token: a token for PostgREST from the session's claims and the rules of this moment (product.md has the contract).
 func handleToken(sessions sessionReader, signer *Signer, m *Metrics, now func() time.Time) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		session, decision, err := sessions.decided(w, r)
+		grant, err := sessions.grant(w, r)
 		if err != nil {
 			return err
 		}
-		token, err := signer.Sign(session, decision)
+		token, err := signer.Token(grant)
 		if err != nil {
 			return err
 		}
@@ -39,11 +39,12 @@ func handleToken(sessions sessionReader, signer *Signer, m *Metrics, now func() 
 // handleMe is GET /me: who is logged in, for pages that want to show it.
 func handleMe(sessions sessionReader, signer *Signer) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		session, decision, err := sessions.decided(w, r)
+		grant, err := sessions.grant(w, r)
 		if err != nil {
 			return err
 		}
-		role, _ := decision.Role()
+		session := grant.Session
+		role, _ := grant.Decision.Role()
 		writeJSON(w, http.StatusOK, struct {
 			UserID             string    `json:"user_id"`
 			Role               string    `json:"role"`
@@ -53,7 +54,7 @@ func handleMe(sessions sessionReader, signer *Signer) handler {
 			TokenExpires       time.Time `json:"token_expires_at"`        // of a token fetched now
 		}{
 			session.UserID, role, session.Provider, session.Expires.UTC().Truncate(time.Second),
-			session.IdleExpires.UTC().Truncate(time.Second), signer.Expires(session, decision).UTC(),
+			session.IdleExpires.UTC().Truncate(time.Second), signer.Expires(session, grant.Decision).UTC(),
 		})
 		return nil
 	}
@@ -71,14 +72,21 @@ type sessionReader struct {
 	now       func() time.Time
 }
 
-// decided returns the session of the request and the decision that the rules make on it now, which is always a grant. It is asked by
-// addresses that scripts fetch, so it refuses other sites first, and says who may read the answer.
-func (s sessionReader) decided(w http.ResponseWriter, r *http.Request) (Session, mapping.Decision, error) {
+// A Grant is a live session with the role that the rules give it now.
+type Grant struct {
+	Session   Session
+	Decision  mapping.Decision // Granted
+	RulesHash string
+}
+
+// grant returns what the session of the request may do now. It is asked by addresses that scripts fetch, so it refuses other sites first, and
+// says who may read the answer.
+func (s sessionReader) grant(w http.ResponseWriter, r *http.Request) (Grant, error) {
 	// The browser's cache holds the answer for the person with this cookie, and for nobody else (product.md, measured in Chromium).
 	w.Header().Set("Vary", "Cookie, Origin")
 	own := origin(s.config.PublicURL)
 	if !isScriptRead(r, own, s.config.AllowedOrigins) {
-		return Session{}, mapping.Decision{}, ErrCrossSite
+		return Grant{}, ErrCrossSite
 	}
 	if from := r.Header.Get("Origin"); slices.Contains(s.config.AllowedOrigins, from) {
 		w.Header().Set("Access-Control-Allow-Origin", from)
@@ -87,24 +95,24 @@ func (s sessionReader) decided(w http.ResponseWriter, r *http.Request) (Session,
 	}
 	token, found := s.cookies.Session(r)
 	if !found {
-		return Session{}, mapping.Decision{}, ErrNoSession
+		return Grant{}, ErrNoSession
 	}
 	session, err := s.store.Session(r.Context(), token)
 	if err != nil {
-		return Session{}, mapping.Decision{}, err
+		return Grant{}, err
 	}
 	// A session of a provider that was removed from the configuration, or is another one now, has ended (IL-12).
 	provider, err := findProvider(s.providers, session.Provider)
 	if err != nil || provider.Issuer != session.Issuer {
-		return Session{}, mapping.Decision{}, ErrNoSession
+		return Grant{}, ErrNoSession
 	}
 	rules := s.rules.now()
 	decision := rules.Decide(mapping.Input{Provider: session.Provider, Claims: session.Claims, Row: session.Row, Now: s.now()})
 	s.metrics.decided(session.Provider, decision)
 	if err := s.record(r.Context(), session, rules, decision); err != nil {
-		return Session{}, mapping.Decision{}, err
+		return Grant{}, err
 	}
-	return session, decision, nil
+	return Grant{session, decision, rules.Hash()}, nil
 }
 
 // record keeps the session alive, writes down a decision that has changed, and turns one that is no grant into its error.
@@ -134,6 +142,14 @@ func (s sessionReader) record(ctx context.Context, session Session, rules *rules
 		return refusal{cause: ErrLoginAgain, ref: decided.Ref, reason: reason}
 	default:
 		return refusal{message: decision.Message(), ref: decided.Ref, reason: reason}
+	}
+}
+
+// handleKeys is GET /.well-known/jwks.json (RFC 7517): the public keys of access tokens. A shared secret has none.
+func handleKeys() handler {
+	return func(w http.ResponseWriter, _ *http.Request) error {
+		writeJSON(w, http.StatusOK, map[string][]any{"keys": {}})
+		return nil
 	}
 }
 

@@ -12,15 +12,32 @@ import (
 // A tokenResponse is what the bridge uses of a successful answer of the token endpoint (OpenID Connect Core 3.1.3.3).
 type tokenResponse struct{ idToken, accessToken string }
 
-// redeem sends the code to the token endpoint. x/oauth2 would read forms and the last of two members of one name; here the answer is one
-// strict JSON object. It is never asked twice: a provider may revoke what it gave for a code when it sees the code again (RFC 6749 4.1.2).
-func (p *Provider) redeem(ctx context.Context, endpoint, code, verifier string) (tokenResponse, error) {
+// errClientRefused: the provider does not take this client secret, and so has not looked at the code.
+var errClientRefused = errors.New("client_id, client_secret or auth_method of config.yaml do not fit the provider")
+
+// redeem exchanges the code. Where the configuration has a second client secret, it is tried when the provider does not take the first one:
+// that is how a secret is rotated. Whatever else goes wrong is final: a provider may revoke what it gave for a code when it sees the code
+// again (RFC 6749 section 4.1.2).
+func (p *Provider) redeem(ctx context.Context, endpoint, code, verifier string) (tokens tokenResponse, err error) {
+	for i, secret := range p.ClientSecrets {
+		tokens, err = p.tokenRequest(ctx, endpoint, secret, code, verifier)
+		if !errors.Is(err, errClientRefused) {
+			break
+		}
+		p.log.log.Error("the provider refuses a client secret", "provider", p.ID, "secret", i+1, "of", len(p.ClientSecrets))
+	}
+	return tokens, err
+}
+
+// tokenRequest sends the code to the token endpoint. x/oauth2 would read forms and the last of two members of one name; here the answer is
+// one strict JSON object.
+func (p *Provider) tokenRequest(ctx context.Context, endpoint string, secret Secret, code, verifier string) (tokenResponse, error) {
 	form := url.Values{
 		"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {p.redirectURI}, "code_verifier": {verifier},
 	}
 	if p.AuthMethod == "client_secret_post" {
 		form.Set("client_id", p.ClientID)
-		form.Set("client_secret", p.ClientSecret.Reveal())
+		form.Set("client_secret", secret.Reveal())
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(form.Encode()))
 	if err != nil {
@@ -30,7 +47,7 @@ func (p *Provider) redeem(ctx context.Context, endpoint, code, verifier string) 
 	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	if p.AuthMethod != "client_secret_post" {
 		// RFC 6749 section 2.3.1: both parts are form-urlencoded first, so that they may hold a colon.
-		request.SetBasicAuth(url.QueryEscape(p.ClientID), url.QueryEscape(p.ClientSecret.Reveal()))
+		request.SetBasicAuth(url.QueryEscape(p.ClientID), url.QueryEscape(secret.Reveal()))
 	}
 	response, body, err := send(p.client, request)
 	if err != nil {
@@ -75,7 +92,7 @@ func tokenError(status int, object map[string]any) error {
 	detail := fmt.Sprintf("token endpoint: status %d, error %.64q, description %.200q", status, code, description)
 	switch {
 	case code == "invalid_client" || code == "unauthorized_client":
-		return fmt.Errorf("%w: %s: client_id, client_secret or auth_method of config.yaml do not fit the provider", ErrProviderAnswer, detail)
+		return fmt.Errorf("%w: %w: %s", ErrProviderAnswer, errClientRefused, detail)
 	case code == "invalid_grant":
 		return fmt.Errorf("%w: %s", ErrCodeRefused, detail)
 	}
