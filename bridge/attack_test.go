@@ -3,6 +3,7 @@ package bridge_test
 import (
 	"encoding/base64"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -24,6 +25,22 @@ type attack struct {
 	userinfo int    // calls of UserInfo that are part of it
 }
 
+var visitors atomic.Uint32
+
+// fromElsewhere is a transport with an address of its own, as other people have one: logins are limited by address.
+func fromElsewhere() *http.Transport {
+	n := visitors.Add(1)
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 1+byte(n>>16), byte(n>>8), byte(n))}}
+	return &http.Transport{DialContext: dialer.DialContext}
+}
+
+// newVisitor is a browser at an address of its own.
+func newVisitor() *bridgetest.Browser {
+	b := bridgetest.NewBrowser()
+	b.Transport = fromElsewhere()
+	return b
+}
+
 var reference = regexp.MustCompile(`[A-Z2-7]{4}-[A-Z2-7]{4}`)
 
 // try logs in as Carl with each attack. A refusal leaves nothing but a page with a code, under which the log has the cause.
@@ -34,7 +51,7 @@ func (s *service) try(t *testing.T, attacks []attack) {
 			s.behave(a.set)
 			defer s.OP.Set(correct)
 			before := s.rows(t)
-			b := bridgetest.NewBrowser()
+			b := newVisitor()
 			page := s.loginWith(b, "carl", "/orders")
 			if a.want == "" {
 				if answer, _ := s.token(b); page.URL.Path != "/orders" || answer.Status != 200 {
