@@ -18,10 +18,11 @@
 //	login.go         /login and /callback                      keyset.go        its public keys
 //	token.go         /api_token and /me                        outbound.go      its HTTP client
 //	logout.go        /logout                                   strictjson.go    JSON without its ambiguities
-//	pages.go         what people see                           store.go         users, identities, sessions, events: all SQL
+//	pages.go         what people see                           store.go         users, identities, sessions, events: its SQL
 //	error.go         causes, and what may be told of them      signer.go        access tokens
 //	middleware.go    what every request passes                 rules.go         the rules in force, and their reload
 //	limit.go         how many logins an address may start      check.go         what must be right before the first request
+//	identities.go    what operators ask about people           pasted.go        tokens that operators bring
 //
 // Claims become a role in package mapping, and nowhere else; only a mapping.Decision can carry a role into the Signer.
 package bridge

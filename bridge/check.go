@@ -53,12 +53,7 @@ func loadRules(c *Config, now time.Time) (*mapping.Rules, []strictyaml.Finding) 
 	if rules == nil {
 		return nil, findings
 	}
-	issuers := map[string]string{}
-	for _, p := range c.Providers {
-		issuers[p.ID] = p.Issuer
-	}
-	findings = append(findings, checkProviderNames(c, rules)...)
-	findings = append(findings, rules.IssuerFindings(issuers)...)
+	findings = append(findings, CheckIssuers(c, rules)...)
 	return rules, append(findings, rules.Expired(now)...)
 }
 

@@ -19,7 +19,7 @@ const (
 	touchEvery   = time.Minute     // a session's last_seen_at is written at most this often
 )
 
-// A Store is the bridge's part of the database: users, identities, sessions, events. All SQL of the service is in this file, schema-
+// A Store is the bridge's part of the database: users, identities, sessions, events. All SQL of requests is in this file, schema-
 // qualified; every method is one round trip. "Not there" is ErrNoSession; every other error is ErrDatabase or what the caller caused.
 type Store struct {
 	pool *pgxpool.Pool
