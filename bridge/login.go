@@ -61,7 +61,7 @@ func handleCallback(providers []*Provider, active *ActiveRules, store *Store, co
 		if err != nil {
 			return err
 		}
-		if r.Header.Get("Sec-Purpose") != "" {
+		if isPrefetch(r) {
 			return fmt.Errorf("%w: a prefetch", ErrMethodNotAllowed)
 		}
 		answer, err := authorizationResponse(r.URL.RawQuery)

@@ -109,13 +109,24 @@ func origin(publicURL *url.URL) string { return publicURL.Scheme + "://" + publi
 // isNavigation reports whether a person goes to this address, from wherever: a link in a mail and a bookmark may start a login. Frames,
 // images, prefetches and requests of scripts may not (AR-05). A request without Fetch Metadata and Origin comes from a program.
 func isNavigation(r *http.Request) bool {
-	if r.Header.Get("Sec-Purpose") != "" || r.Header.Get("Purpose") == "prefetch" {
+	if isPrefetch(r) {
 		return false
 	}
 	if r.Header.Get("Sec-Fetch-Site") == "" {
 		return r.Header.Get("Origin") == ""
 	}
 	return r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
+}
+
+// isPrefetch reports whether the browser loads the address ahead, for a person who may never go there. Each browser had its own name for it
+// before there was Sec-Purpose (Fetch standard).
+func isPrefetch(r *http.Request) bool {
+	for _, name := range []string{"Sec-Purpose", "Purpose", "X-Purpose", "X-Moz"} {
+		if r.Header.Get(name) != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // isSameOriginPost reports whether one of our own pages sent the form. Browsers say so in Sec-Fetch-Site, older ones in Origin; a POST with
