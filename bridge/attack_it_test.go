@@ -681,7 +681,9 @@ func TestAttack_IT13_CrossJWT(t *testing.T) {
 	for _, value := range []any{
 		"at+jwt", "AT+JWT", "application/at+jwt", "logout+jwt", "Logout+JWT", "application/logout+jwt", "secevent+jwt", "dpop+jwt", "oauth-authz-req+jwt",
 		"token-introspection+jwt", "client-authentication+jwt", "entity-statement+jwt", "vc+sd-jwt", "JOSE", "JOSE+JSON", "JWS", "ID", "Bearer", "", " JWT", "JWT ",
-		"JWT\x00", "text/jwt", "application/", 1, true, []string{"JWT"}, map[string]any{"typ": "JWT"},
+		"JWT\x00", "text/jwt", "application/", 1, true,
+		[]string{"JWT"},
+		map[string]any{"typ": "JWT"},
 	} {
 		attacks = append(attacks, attack{name: fmt.Sprintf("typ %q", value), set: headerIs("typ", value), want: typ})
 	}

@@ -107,14 +107,14 @@ func routes(c *Config, providers []*Provider, rules *ActiveRules, store *Store, 
 	r := chi.NewRouter()
 	r.Use(edge(c, o.Log, metrics, errs))
 	r.NotFound(errs.unknown(ErrNotFound))
-	r.MethodNotAllowed(errs.unknown(ErrMethodNotAllowed))
+	r.MethodNotAllowed(allowed(r, errs.unknown(ErrMethodNotAllowed)))
 	at := c.PublicURL.Path
 	starts, failures := newLimiter(o.Now), newLimiter(o.Now)
 
 	r.Get(at+"/login", errs.page(handleChooser(c, providers, pages)))
 	r.Get(at+"/login/{provider}", errs.page(limitStarts(c, starts, handleLogin(c, providers, cookies, o.Now))))
 	r.Get(at+"/callback/{provider}", errs.page(limitFailures(c, failures,
-		handleCallback(providers, rules, store, cookies, metrics, c.Session.Absolute, o.Now))))
+		handleCallback(providers, rules, store, cookies, metrics, o.Log, c.Session.Absolute, o.Now))))
 
 	r.Get(at+"/api_token", errs.api(handleToken(sessions, signer, metrics, o.Now)))
 	r.Get(at+"/me", errs.api(handleMe(sessions, signer)))

@@ -122,8 +122,8 @@ func TestAttack_HS07_MethodsAndRoutes(t *testing.T) {
 		method, target, _ := strings.Cut(request, " ")
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(method, target, nil))
-		if w.Code != want {
-			t.Errorf("%s: %d, want %d", request, w.Code, want)
+		if allow := w.Header().Get("Allow"); w.Code != want || (want == 405) != strings.Contains(allow, "GET") {
+			t.Errorf("%s: %d, want %d, Allow: %q", request, w.Code, want, allow)
 		}
 	}
 }

@@ -36,25 +36,31 @@ func Load(configFile string, lookup func(string) (string, bool)) (*Config, *mapp
 			Fix: "name its address, or everybody counts as one visitor in the limits on logins and in the log",
 		})
 	}
-	rules, more := loadRules(c, time.Now())
 	if strictyaml.Errors(findings) {
-		c = nil
+		// The rules file is looked at for itself: the providers of a broken configuration would say nothing about it.
+		rules, more := readRules(c.Rules)
+		return nil, rules, append(findings, more...)
 	}
+	rules, more := loadRules(c, time.Now())
 	return c, rules, append(findings, more...)
 }
 
 // loadRules reads the rules file and holds it against the configuration. The rules are nil when the file alone is wrong.
 func loadRules(c *Config, now time.Time) (*mapping.Rules, []strictyaml.Finding) {
-	text, missing := readFile(c.Rules, "write one, rules.example.yaml shows how, or name it in config.yaml: `rules: FILE`")
-	if missing != nil {
-		return nil, missing
-	}
-	rules, findings := mapping.Load(c.Rules, text)
+	rules, findings := readRules(c.Rules)
 	if rules == nil {
 		return nil, findings
 	}
 	findings = append(findings, CheckIssuers(c, rules)...)
 	return rules, append(findings, rules.Expired(now)...)
+}
+
+func readRules(file string) (*mapping.Rules, []strictyaml.Finding) {
+	text, missing := readFile(file, "write one, rules.example.yaml shows how, or name it in config.yaml: `rules: FILE`")
+	if missing != nil {
+		return nil, missing
+	}
+	return mapping.Load(file, text)
 }
 
 func readFile(name, fix string) ([]byte, []strictyaml.Finding) {
@@ -63,36 +69,41 @@ func readFile(name, fix string) ([]byte, []strictyaml.Finding) {
 		return text, nil
 	}
 	message := err.Error()
-	if errors.Is(err, fs.ErrNotExist) {
+	switch info, _ := os.Stat(name); {
+	case errors.Is(err, fs.ErrNotExist):
 		message = "there is no such file"
+	case errors.Is(err, fs.ErrPermission):
+		message, fix = "this process may not read it", "let its user read the file"
+	case info != nil && info.IsDir():
+		message, fix = "this is a folder", "name a file"
 	}
 	return nil, []strictyaml.Finding{{File: name, Severity: strictyaml.Error, Message: message, Fix: fix}}
 }
 
-// checkProviderNames finds providers that stand in one of the files only.
+// checkProviderNames finds providers that stand in one of the files only. A misspelt one is one finding.
 func checkProviderNames(c *Config, rules *mapping.Rules) (findings []strictyaml.Finding) {
-	var configured []string
+	finding := func(message, fix string) {
+		findings = append(findings, strictyaml.Finding{File: c.Rules, Severity: strictyaml.Error, Code: "E201", Message: message, Fix: fix})
+	}
+	var missing []string
 	for _, p := range c.Providers {
-		configured = append(configured, p.ID)
 		if !slices.Contains(rules.Providers(), p.ID) {
-			findings = append(findings, strictyaml.Finding{
-				File: c.Rules, Severity: strictyaml.Error, Code: "E201",
-				Message: fmt.Sprintf("provider %q of config.yaml is not declared", p.ID),
-				Fix:     fmt.Sprintf("add it below `providers:`, such as `%s: { preset: generic }`", p.ID),
-			})
+			missing = append(missing, p.ID)
 		}
 	}
 	for _, name := range rules.Providers() {
-		if !slices.Contains(configured, name) {
-			fix := "remove it, or add the provider to config.yaml"
-			if near := strictyaml.Nearest(name, configured); near != "" {
-				fix = fmt.Sprintf("did you mean %q?", near)
-			}
-			findings = append(findings, strictyaml.Finding{
-				File: c.Rules, Severity: strictyaml.Error, Code: "E201",
-				Message: fmt.Sprintf("provider %q is not in config.yaml", name), Fix: fix,
-			})
+		if slices.ContainsFunc(c.Providers, func(p ProviderConfig) bool { return p.ID == name }) {
+			continue
 		}
+		fix := "remove it, or add the provider to config.yaml"
+		if near := strictyaml.Nearest(name, missing); near != "" {
+			fix = fmt.Sprintf("did you mean %q?", near)
+			missing = slices.DeleteFunc(missing, func(other string) bool { return other == near })
+		}
+		finding(fmt.Sprintf("provider %q is not in config.yaml", name), fix)
+	}
+	for _, name := range missing {
+		finding(fmt.Sprintf("provider %q of config.yaml is not declared", name), fmt.Sprintf("add it below `providers:`, such as `%s: { preset: generic }`", name))
 	}
 	return findings
 }
@@ -101,9 +112,10 @@ func checkProviderNames(c *Config, rules *mapping.Rules) (findings []strictyaml.
 // authenticator may take it on and nothing beyond. rules may be nil.
 func CheckDatabase(ctx context.Context, c *Config, rules *mapping.Rules) []strictyaml.Finding {
 	return inDatabase(ctx, c, func(ctx context.Context, conn *pgx.Conn) []strictyaml.Finding {
-		findings := checkSchema(ctx, conn)
+		parties := checkParties(ctx, conn, c.Database.Authenticator)
+		findings := append(checkSchema(ctx, conn), parties...)
 		findings = append(findings, checkHook(ctx, conn, c.Hook)...)
-		if rules != nil {
+		if rules != nil && !strictyaml.Errors(parties) {
 			findings = append(findings, checkRoles(ctx, conn, c.Database.Authenticator, rules)...)
 		}
 		return findings
@@ -154,15 +166,60 @@ func connectError(err error) string {
 }
 
 func checkSchema(ctx context.Context, conn *pgx.Conn) []strictyaml.Finding {
+	const fix = "run: oidc-bridge migrate"
 	have, want, err := migrations.Pending(ctx, conn)
+	var missing []string
+	if err == nil && have >= want {
+		missing, err = migrations.Missing(ctx, conn)
+	}
 	switch {
 	case err != nil:
-		return []strictyaml.Finding{databaseFinding("schema bridge: "+connectError(err), "")}
+		return []strictyaml.Finding{databaseFinding("schema bridge: "+connectError(err), fix+", with the same database.url: it grants what is missing")}
 	case have < want:
+		return []strictyaml.Finding{databaseFinding(fmt.Sprintf("schema bridge has version %d, this program needs %d", have, want), fix)}
+	case len(missing) > 0:
 		return []strictyaml.Finding{databaseFinding(
-			fmt.Sprintf("schema bridge has version %d, this program needs %d", have, want), "run: oidc-bridge migrate")}
+			fmt.Sprintf("the role of database.url lacks %s", strings.Join(missing, ", ")), fix+": it grants what is missing")}
 	}
 	return nil
+}
+
+// checkParties looks at the roles that PostgREST and the bridge itself log in as.
+func checkParties(ctx context.Context, conn *pgx.Conn, authenticator string) []strictyaml.Finding {
+	var exists, super, login, inherit, ours, weAreSuper, weOwn bool
+	err := conn.QueryRow(ctx, `
+SELECT a.rolname IS NOT NULL, coalesce(a.rolsuper, false), coalesce(a.rolcanlogin, false), coalesce(a.rolinherit, false), me.rolname = $1,
+	me.rolsuper, EXISTS (SELECT FROM pg_catalog.pg_namespace n WHERE n.nspname = 'bridge' AND n.nspowner = me.oid)
+FROM pg_catalog.pg_roles me LEFT JOIN pg_catalog.pg_roles a ON a.rolname = $1 WHERE me.rolname = session_user`, authenticator).Scan(
+		&exists, &super, &login, &inherit, &ours, &weAreSuper, &weOwn)
+	if err != nil {
+		return []strictyaml.Finding{databaseFinding("roles: "+connectError(err), "")}
+	}
+	name := quoteRole(authenticator)
+	var findings []strictyaml.Finding
+	warn := func(message, fix string) {
+		findings = append(findings, strictyaml.Finding{File: databaseFile, Severity: strictyaml.Warning, Message: message, Fix: fix})
+	}
+	switch {
+	case !exists:
+		findings = append(findings, databaseFinding(fmt.Sprintf("there is no role %q", authenticator),
+			fmt.Sprintf("CREATE ROLE %s LOGIN NOINHERIT; or name PostgREST's role in database.authenticator", name)))
+	case ours:
+		findings = append(findings, databaseFinding("database.authenticator is the role of database.url", "name the role that PostgREST logs in as"))
+	case super:
+		findings = append(findings, databaseFinding(fmt.Sprintf("%q is a superuser: a token could take on any role", authenticator),
+			fmt.Sprintf("ALTER ROLE %s NOSUPERUSER;", name)))
+	case !login:
+		findings = append(findings, databaseFinding(fmt.Sprintf("%q cannot log in", authenticator), fmt.Sprintf("ALTER ROLE %s LOGIN;", name)))
+	case inherit:
+		warn(fmt.Sprintf("%q inherits: before it takes on a role it has the rights of all of them", authenticator), fmt.Sprintf("ALTER ROLE %s NOINHERIT;", name))
+	}
+	if weAreSuper {
+		warn("the role of database.url is a superuser", "let the service run as a role of its own, which needs no more than `migrate` grants it")
+	} else if weOwn {
+		warn("the role of database.url owns schema bridge", "let the service run as another role than owner_url, which needs no more than `migrate` grants it")
+	}
+	return findings
 }
 
 func checkHook(ctx context.Context, conn *pgx.Conn, hook string) []strictyaml.Finding {
@@ -180,7 +237,7 @@ WHERE n.nspname = split_part($1, '.', 1) AND p.proname = split_part($1, '.', 2) 
 		hook).Scan(&volatile, &callable)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		return finding("does not exist with one argument of type jsonb", "the README shows the function")
+		return finding("does not exist with one argument of type jsonb", "deploy/sql/users-hook.sql is an example")
 	case err != nil:
 		return finding("cannot be looked up: "+connectError(err), "")
 	case !volatile:
@@ -198,13 +255,6 @@ func checkRoles(ctx context.Context, conn *pgx.Conn, authenticator string, rules
 	setPrivilege := "SET"
 	if strings.HasPrefix(conn.PgConn().ParameterStatus("server_version"), "15") {
 		setPrivilege = "MEMBER"
-	}
-	var exists bool
-	if err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $1)`, authenticator).Scan(&exists); err != nil {
-		return []strictyaml.Finding{databaseFinding("roles: "+connectError(err), "")}
-	} else if !exists {
-		return []strictyaml.Finding{databaseFinding(fmt.Sprintf("there is no role %q", authenticator),
-			fmt.Sprintf("CREATE ROLE %s LOGIN NOINHERIT; or name PostgREST's role in database.authenticator", quoteRole(authenticator)))}
 	}
 	var findings []strictyaml.Finding
 	for _, role := range rules.Roles() {
@@ -250,35 +300,44 @@ func quoteRole(name string) string {
 }
 
 // CheckProviders asks every provider for its discovery document and its keys. A provider that does not answer is a warning: the bridge
-// starts without it, and its login works as soon as it is back.
+// starts without it, and its login works as soon as it is back. An answer that no login can be verified with is an error.
 func CheckProviders(ctx context.Context, c *Config, now func() time.Time) (findings []strictyaml.Finding) {
 	for _, pc := range c.Providers {
-		finding := func(message, fix string) {
-			findings = append(findings, strictyaml.Finding{File: "provider " + pc.ID, Severity: strictyaml.Warning, Message: message, Fix: fix})
+		finding := func(severity, message, fix string) {
+			findings = append(findings, strictyaml.Finding{
+				File: c.file, Line: pc.line, Column: pc.column, Severity: severity, Message: fmt.Sprintf("provider %q: %s", pc.ID, oneLine(message)), Fix: fix,
+			})
+		}
+		failed := func(err error, fix string) {
+			if errors.Is(err, ErrProviderDown) {
+				finding(strictyaml.Warning, err.Error(), "its login shows a page that says so until it answers")
+			} else {
+				finding(strictyaml.Error, err.Error(), fix)
+			}
 		}
 		p, err := NewProvider(c, pc, slog.New(slog.DiscardHandler), NewMetrics(""), now) // the findings say it all
 		if err != nil {
-			finding(err.Error(), "")
+			finding(strictyaml.Error, err.Error(), "")
 			continue
 		}
-		m, err := p.Discover(ctx)
+		m, err := p.fetchMetadata(ctx)
 		if err != nil {
-			finding(oneLine(err.Error()), "its login shows a page that says so until it answers")
+			failed(err, "`issuer` must be what the provider's discovery document says, character by character")
 			continue
 		}
 		for _, warning := range m.warnings {
-			finding(warning, "")
+			finding(strictyaml.Warning, warning, "")
 		}
 		_, body, err := get(ctx, p.client, m.jwksURI, "")
 		if err == nil {
 			var skipped []error
 			_, skipped, err = usableKeys(body, p.verifier.alg)
 			for _, reason := range skipped {
-				finding("its key set: "+oneLine(reason.Error()), "the key is left out")
+				finding(strictyaml.Warning, "its key set: "+reason.Error(), "the key is left out")
 			}
 		}
 		if err != nil {
-			finding(oneLine(err.Error()), "no login can be verified until this is mended")
+			failed(fmt.Errorf("its key set: %w", err), "no login can be verified: set `alg` to what the provider signs with")
 		}
 	}
 	return findings

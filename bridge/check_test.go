@@ -104,8 +104,27 @@ func TestAttack_MP02_TheAuthenticatorItself(t *testing.T) {
 	t.Parallel()
 	db := bridgetest.DB(t)
 	// Under its usual name the rules file does not even load.
-	if got := checked(t, db.URL, db.Role("customer"), "", db.Role("customer")); !strings.Contains(got, "E403") || !strings.Contains(got, "is what PostgREST logs in as") {
+	role := "login_of_" + db.Name
+	exec(t, db, "CREATE ROLE "+role+" LOGIN NOINHERIT")
+	t.Cleanup(func() {
+		if err := db.Exec(context.Background(), "DROP ROLE "+role); err != nil {
+			t.Error(err)
+		}
+	})
+	if got := checked(t, db.URL, role, "", role); !strings.Contains(got, "E403") || !strings.Contains(got, "is what PostgREST logs in as") {
 		t.Error(got)
+	}
+	for attributes, want := range map[string]string{
+		"SUPERUSER": "is a superuser: a token could take on any role|NOSUPERUSER", "NOSUPERUSER NOLOGIN": "cannot log in", "LOGIN INHERIT": "warning: |inherits",
+	} {
+		exec(t, db, "ALTER ROLE "+role+" "+attributes)
+		got := checked(t, db.URL, role, "", "")
+		for part := range strings.SplitSeq(want, "|") {
+			if !strings.Contains(got, part) {
+				t.Errorf("%s: want %q in %q", attributes, part, got)
+			}
+		}
+		exec(t, db, "ALTER ROLE "+role+" NOSUPERUSER LOGIN NOINHERIT")
 	}
 }
 
@@ -120,6 +139,8 @@ CREATE FUNCTION hooks.good(jsonb) RETURNS TABLE (user_id text, role text, refuse
 CREATE SCHEMA shut;
 CREATE FUNCTION shut.good(jsonb) RETURNS TABLE (user_id text, role text, refuse text) LANGUAGE sql AS 'SELECT NULL, NULL, NULL';
 GRANT USAGE ON SCHEMA hooks TO bridge_runtime;`))
+	bare := bridgetest.DB(t)
+	exec(t, bare, bare.SQL("REVOKE INSERT ON bridge.users FROM bridge_runtime; REVOKE DELETE ON bridge.sessions FROM bridge_runtime"))
 	authenticator := db.Role("authenticator")
 	for _, test := range []struct{ name, url, authenticator, hook, want string }{
 		{"good", db.URL, authenticator, "hooks.good", ""},
@@ -130,6 +151,10 @@ GRANT USAGE ON SCHEMA hooks TO bridge_runtime;`))
 		{"other arguments", db.URL, authenticator, "hooks.other", "does not exist with one argument of type jsonb"},
 		{"stable hook", db.URL, authenticator, "hooks.stable", "is not VOLATILE"},
 		{"hook out of reach", db.URL, authenticator, "shut.good", "may not be called by the runtime role"},
+		{"our own role", db.URL, db.Role("bridge_runtime"), "", "database.authenticator is the role of database.url"},
+		{"as superuser", db.AdminURL, authenticator, "", "the role of database.url is a superuser"},
+		{"as owner", db.OwnerURL, authenticator, "", "the role of database.url owns schema bridge"},
+		{"no rights", bare.URL, authenticator, "", "the role of database.url lacks INSERT on bridge.users, DELETE on bridge.sessions|run: oidc-bridge migrate"},
 	} {
 		got := checked(t, test.url, test.authenticator, test.hook, db.Role("customer"))
 		if test.want == "" && got != "" || strings.Contains(got, "hunter2") {
@@ -150,8 +175,16 @@ func TestProvidersOfBothFilesMustAgree(t *testing.T) {
 	write(t, filepath.Join(dir, "rules.yaml"), "version: 1\nproviders: { crop: { preset: generic } }\nroles: { a: {} }\nrules: [ { name: a, when: { sub: x }, role: a } ]\ndefault: deny\n")
 	_, _, findings := bridge.Load(filepath.Join(dir, "config.yaml"), noEnvironment)
 	all := fmt.Sprint(findings)
-	for _, want := range []string{`provider "corp" of config.yaml is not declared`, `provider "crop" is not in config.yaml`, `did you mean "corp"?`} {
-		if !strictyaml.Errors(findings) || !strings.Contains(all, want) {
+	for _, want := range []string{`provider "crop" is not in config.yaml`, `did you mean "corp"?`} {
+		if !strictyaml.Errors(findings) || !strings.Contains(all, want) || strings.Contains(all, "is not declared") {
+			t.Errorf("want %q in %s", want, all)
+		}
+	}
+	write(t, filepath.Join(dir, "rules.yaml"), "version: 1\nproviders: { somewhere: { preset: generic } }\nroles: { a: {} }\nrules: [ { name: a, when: { sub: x }, role: a } ]\ndefault: deny\n")
+	_, _, findings = bridge.Load(filepath.Join(dir, "config.yaml"), noEnvironment)
+	all = fmt.Sprint(findings)
+	for _, want := range []string{`provider "somewhere" is not in config.yaml`, `provider "corp" of config.yaml is not declared`, "`corp: { preset: generic }`"} {
+		if !strings.Contains(all, want) {
 			t.Errorf("want %q in %s", want, all)
 		}
 	}

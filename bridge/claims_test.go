@@ -37,8 +37,10 @@ var keycloakPersonas = []bridgetest.Persona{
 	{Subject: "opaque", Name: "Opaque"},
 	{Subject: "foreign", Name: "Foreign", AccessToken: map[string]any{"azp": "other", "typ": "Bearer", "realm_access": map[string]any{"roles": []any{"shop-admin"}}}},
 	{Subject: "refresh", Name: "Refresh", AccessToken: map[string]any{"azp": "bridge", "typ": "Refresh", "realm_access": map[string]any{"roles": []any{"shop-admin"}}}},
-	{Subject: "suspended", Name: "Suspended", UserInfo: map[string]any{"groups": []any{"/suspended"}},
-		AccessToken: map[string]any{"azp": "bridge", "typ": "Bearer", "realm_access": map[string]any{"roles": []any{"shop-admin"}}}},
+	{
+		Subject: "suspended", Name: "Suspended", UserInfo: map[string]any{"groups": []any{"/suspended"}},
+		AccessToken: map[string]any{"azp": "bridge", "typ": "Bearer", "realm_access": map[string]any{"roles": []any{"shop-admin"}}},
+	},
 }
 
 // TestKeycloakRolesFromTheAccessToken: a realm works without extra mappers, and only its own token for our own client counts.

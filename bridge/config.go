@@ -26,6 +26,8 @@ type Config struct {
 	Rules          string // path of the rules file, relative ones resolved from config.yaml's folder
 	Hook           string // users.hook: schema-qualified name of a SQL function, or ""
 	Providers      []ProviderConfig
+
+	file string // where it came from, for findings
 }
 
 // DatabaseConfig is the section `database`.
@@ -63,6 +65,8 @@ type ProviderConfig struct {
 	AuthorizeParams map[string]string
 	CAFile          string
 	AllowPrivate    bool // its host names may resolve to private addresses
+
+	line, column int // of the issuer, for findings
 }
 
 // LoadConfig parses and checks the configuration text, which came from the named file. lookup finds environment variables, as
@@ -82,7 +86,9 @@ func readConfig(file string, text []byte, lookup func(string) (string, bool)) (*
 		return nil, l.Findings()
 	}
 	l.expand(l.Root())
-	return l.config(l.Root()), l.Findings()
+	c := l.config(l.Root())
+	c.file = file
+	return c, l.Findings()
 }
 
 // LoadDatabase reads the section `database` of config.yaml, for commands that need nothing else: they run where the other secrets are not.

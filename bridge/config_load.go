@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
 	"net/url"
@@ -45,14 +46,15 @@ var (
 // configLoader walks the document. It never stops at a finding.
 type configLoader struct {
 	*strictyaml.Document
-	lookup func(string) (string, bool)
-	dir    string
-	broken map[*yaml.Node]bool // scalars whose variables could not be replaced: said once, not again as a bad value
+	lookup    func(string) (string, bool)
+	dir       string
+	variables map[*yaml.Node]string // scalars that are one variable and nothing else
+	broken    map[*yaml.Node]bool   // scalars whose variables could not be replaced: said once, not again as a bad value
 }
 
 func newConfigLoader(file string, text []byte, lookup func(string) (string, bool)) *configLoader {
 	return &configLoader{
-		Document: strictyaml.ParseSecret(file, text), lookup: lookup, dir: filepath.Dir(file), broken: map[*yaml.Node]bool{},
+		Document: strictyaml.ParseSecret(file, text), lookup: lookup, dir: filepath.Dir(file), broken: map[*yaml.Node]bool{}, variables: map[*yaml.Node]string{},
 	}
 }
 
@@ -68,6 +70,9 @@ func (l *configLoader) expand(n *yaml.Node) {
 			l.expand(item)
 		}
 	case yaml.ScalarNode:
+		if m := envVariable.FindStringSubmatch(n.Value); m != nil && m[0] == n.Value {
+			l.variables[n] = m[1]
+		}
 		n.Value = envVariable.ReplaceAllStringFunc(n.Value, func(match string) string {
 			if match == "$$" {
 				return "$"
@@ -106,6 +111,10 @@ func (l *configLoader) config(root *yaml.Node) *Config {
 	c.PublicURL = l.publicURL(sections["public_url"], c.InsecureDev)
 	l.address(sections["listen"], "listen", &c.Listen)
 	l.address(sections["private_listen"], "private_listen", &c.PrivateListen)
+	if c.Listen == c.PrivateListen {
+		l.Errorf(cmp.Or(sections["private_listen"], sections["listen"]), "E104", "metrics and health are not for browsers: give them another port",
+			"listen and private_listen are the same address")
+	}
 	for _, n := range l.Sequence(sections["trusted_proxies"], "trusted_proxies") {
 		if text, ok := l.text(n, "a trusted proxy"); ok {
 			prefix, err := netip.ParsePrefix(text)
@@ -192,7 +201,11 @@ func (l *configLoader) address(n *yaml.Node, what string, to *string) {
 	if !ok {
 		return
 	}
-	if _, _, err := net.SplitHostPort(text); err != nil {
+	_, port, err := net.SplitHostPort(text)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
 		l.Errorf(n, "E104", `write it like ":8080" or "127.0.0.1:9090"`, "%s must be host:port", what)
 		return
 	}
@@ -258,8 +271,8 @@ func (l *configLoader) database(n *yaml.Node, to *DatabaseConfig) {
 			l.oneOf(e.Value, "database.listen", "auto", "off")
 		}
 	}
-	to.URL = l.databaseURL(urlNode, n, "database.url", "DATABASE_URL", true)
-	to.OwnerURL = l.databaseURL(ownerNode, n, "database.owner_url", "DATABASE_OWNER_URL", false)
+	to.URL = l.databaseURL(urlNode, "database.url", "DATABASE_URL", true)
+	to.OwnerURL = l.databaseURL(ownerNode, "database.owner_url", "DATABASE_OWNER_URL", false)
 	if to.OwnerURL.Empty() {
 		to.OwnerURL = to.URL
 	}

@@ -45,8 +45,10 @@ func (l *configLoader) provider(e strictyaml.Entry, insecureDev bool) ProviderCo
 	for _, k := range l.Mapping(e.Value, fmt.Sprintf("provider %q", e.Key), configKeys["provider"]...) {
 		keys[k.Key] = k.Value
 	}
-	if n := keys["preset"]; n != nil && l.oneOf(n, "preset", "google") == "google" {
-		p.Google, p.Name, p.Issuer = true, "Google", googleIssuer
+	if n := keys["preset"]; n != nil && (n.Value == "keycloak" || n.Value == "generic" || n.Value == "entra") {
+		l.Errorf(n, "E104", "write it in rules.yaml; here the issuer is enough", "preset %s belongs into the rules file", n.Value)
+	} else if n != nil && l.oneOf(n, "preset", "google") == "google" {
+		p.Google, p.Name, p.Issuer, p.line, p.column = true, "Google", googleIssuer, n.Line, n.Column
 	}
 	read := func(key string, to *string) {
 		if n := keys[key]; n != nil {
@@ -63,13 +65,13 @@ func (l *configLoader) provider(e strictyaml.Entry, insecureDev bool) ProviderCo
 		l.Errorf(n, "E104", "remove it", "preset google brings the issuer")
 	case n != nil:
 		if text, ok := l.text(n, "issuer"); ok {
-			p.Issuer = text
+			p.Issuer, p.line, p.column = text, n.Line, n.Column
 			l.issuer(n, text, insecureDev)
 		}
 	case !p.Google:
 		l.Errorf(e.KeyNode, "E104", "such as https://sso.example.com/realms/acme", "provider %q has no issuer", e.Key)
 	}
-	p.ClientSecrets = l.clientSecrets(keys["client_secret"], e.KeyNode)
+	p.ClientSecrets = l.clientSecrets(keys["client_secret"])
 	if n := keys["auth_method"]; n != nil {
 		p.AuthMethod = l.oneOf(n, "auth_method", "client_secret_basic", "client_secret_post")
 	}
@@ -105,7 +107,7 @@ func (l *configLoader) provider(e strictyaml.Entry, insecureDev bool) ProviderCo
 	return p
 }
 
-func (l *configLoader) clientSecrets(n, provider *yaml.Node) (secrets []Secret) {
+func (l *configLoader) clientSecrets(n *yaml.Node) (secrets []Secret) {
 	nodes := []*yaml.Node{n}
 	if n != nil && n.Kind == yaml.SequenceNode {
 		if nodes = l.Sequence(n, "client_secret"); len(nodes) != 2 {
@@ -113,7 +115,7 @@ func (l *configLoader) clientSecrets(n, provider *yaml.Node) (secrets []Secret) 
 		}
 	}
 	for _, node := range nodes {
-		if secret, found := l.secret(node, provider, "client_secret", "", true); found {
+		if secret, found := l.secret(node, "client_secret", "", true); found {
 			secrets = append(secrets, secret)
 		}
 	}
@@ -124,7 +126,7 @@ func (l *configLoader) issuer(n *yaml.Node, text string, insecureDev bool) {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		l.Errorf(n, "E104", "copy it from the provider's discovery document", "the issuer is not a URL without query")
+		l.Errorf(n, "E104", "copy it from the provider's discovery document: https://…, without query", "the issuer is not a URL")
 	case !l.secureOrDev(u, insecureDev):
 		l.Errorf(n, "E104", "use https; http is for a provider on this machine, with insecure_dev: true", "the issuer must be https")
 	case strings.HasSuffix(text, "/.well-known/openid-configuration"):

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -14,65 +15,83 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
+// bareVariable is a variable as a shell takes it, which YAML does not.
+var bareVariable = regexp.MustCompile(`^\$[A-Za-z_][A-Za-z0-9_]*$`)
+
+// label names a secret in findings: by its key, or by the environment variable that stands in for the key.
+func label(n *yaml.Node, what, env string) string {
+	if n == nil && env != "" {
+		return fmt.Sprintf("environment variable %s (%s)", env, what)
+	}
+	return what
+}
+
 // secret reads a text or {file: …}; a missing node means the environment variable env, if that is set.
-func (l *configLoader) secret(n, section *yaml.Node, what, env string, required bool) (Secret, bool) {
-	if n == nil {
-		value := ""
-		if env != "" {
-			if found, set := l.lookup(env); set {
-				value = found
-			}
+func (l *configLoader) secret(n *yaml.Node, what, env string, required bool) (Secret, bool) {
+	at, text := n, ""
+	switch {
+	case n == nil:
+		if value, set := l.lookup(env); set && env != "" {
+			text = value
 		}
-		if value == "" && required {
-			at := section
-			if at == nil {
-				at = l.Root()
-			}
+		if text == "" && required {
 			fix := ""
 			if env != "" {
 				fix = "set " + env + " in the environment of this process, or write " + what + " in this file"
 			}
-			l.Errorf(at, "E104", fix, "%s is missing: %s", what, mustBeSet(cmp.Or(env, what)))
+			l.Errorf(nil, "E104", fix, "%s is missing: %s", what, mustBeSet(cmp.Or(env, what)))
 		}
-		return NewSecret(value), value != ""
-	}
-	if l.broken[n] {
+		if text == "" {
+			return Secret{}, false
+		}
+	case l.broken[n]:
 		return Secret{}, false
-	}
-	if n.Kind == yaml.MappingNode {
+	case n.Kind == yaml.MappingNode:
 		for _, e := range l.Mapping(n, what, "file") {
-			if name, ok := l.text(e.Value, what); ok {
-				text, err := readSecretFile(l.path(name))
-				if err != nil {
-					l.Errorf(e.Value, "E104", "", "%s: %v", what, err)
-					return Secret{}, false
-				}
-				return NewSecret(text), true
+			name, ok := l.text(e.Value, what)
+			if !ok {
+				return Secret{}, false
 			}
+			var err error
+			if text, err = readSecretFile(l.path(name)); err != nil {
+				l.Errorf(e.Value, "E104", "put the secret into that file, readable by this process alone", "%s: %v", what, err)
+				return Secret{}, false
+			}
+			at = e.Value
 		}
-		return Secret{}, false
+	default:
+		var ok bool
+		if text, ok = l.Text(n, what); !ok {
+			return Secret{}, false
+		}
 	}
-	text, ok := l.Text(n, what)
-	if !ok {
-		return Secret{}, false
+	name := label(n, what, env)
+	switch {
+	case text == "" && l.variables[n] != "":
+		l.Errorf(at, "E104", "", "environment variable %s is empty: %[1]s must be configured", l.variables[n])
+	case text == "":
+		l.Errorf(at, "E104", "", "%s is empty: %s", name, mustBeSet(cmp.Or(env, what)))
+	case bareVariable.MatchString(text):
+		l.Errorf(at, "E104", "write ${NAME}, with braces", "%s looks like a variable", name)
+	case strings.TrimSpace(text) != text:
+		l.Errorf(at, "E104", "remove it: it would be taken as part of the secret", "%s begins or ends with white space", name)
+	default:
+		return NewSecret(text), true
 	}
-	if text == "" {
-		l.Errorf(n, "E104", "", "%s is empty: %s", what, mustBeSet(cmp.Or(env, what)))
-		return Secret{}, false
-	}
-	return NewSecret(text), true
+	return Secret{}, false
 }
 
-func (l *configLoader) databaseURL(n, section *yaml.Node, what, env string, required bool) Secret {
-	secret, found := l.secret(n, section, what, env, required)
+func (l *configLoader) databaseURL(n *yaml.Node, what, env string, required bool) Secret {
+	secret, found := l.secret(n, what, env, required)
 	if !found {
 		return Secret{}
 	}
 	// pgx keeps the password out of its message, and so do we with the rest of the string.
 	config, err := pgxpool.ParseConfig(secret.Reveal())
 	if err != nil {
-		l.Errorf(n, "E104", "write it like postgres://bridge_runtime:PASSWORD@db.example.com:5432/app?sslmode=verify-full",
-			"%s is not a PostgreSQL connection string", what)
+		l.Errorf(n, "E104", "write it like postgres://ROLE:PASSWORD@db.example.com:5432/app?sslmode=verify-full; in the password # is %23, % is %25, "+
+			"/ is %2F, @ is %40; sslmode is disable, require, verify-ca or verify-full",
+			"%s is not a PostgreSQL connection string", label(n, what, env))
 		return Secret{}
 	}
 	if config.ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeSimpleProtocol {
@@ -104,17 +123,14 @@ func (l *configLoader) signing(n *yaml.Node, to *SigningConfig) {
 			}
 		}
 	}
-	secret, found := l.secret(secretNode, n, "signing.jwt_secret", "JWT_SECRET", true)
+	secret, found := l.secret(secretNode, "signing.jwt_secret", "JWT_SECRET", true)
 	if !found {
 		return
 	}
 	key, err := signingKey(secret.Reveal(), isBase64)
 	if err != nil {
-		at := secretNode
-		if at == nil {
-			at = l.Root()
-		}
-		l.Errorf(at, "E104", "make one with: openssl rand -hex 32 (and give PostgREST the same)", "signing.jwt_secret: %v", err)
+		l.Errorf(secretNode, "E104", "make one with: openssl rand -hex 32 (and give PostgREST the same)", "%s %v",
+			label(secretNode, "signing.jwt_secret", "JWT_SECRET"), err)
 		return
 	}
 	to.Key = NewSecret(string(key))
@@ -123,13 +139,14 @@ func (l *configLoader) signing(n *yaml.Node, to *SigningConfig) {
 func (l *configLoader) cookieKeys(n *yaml.Node, c *Config) {
 	const fix = "make one with: openssl rand -base64 32"
 	add := func(at *yaml.Node, text string) {
+		name := label(at, "a cookie key", "COOKIE_KEY")
 		key, err := base64.StdEncoding.Strict().DecodeString(strings.TrimSpace(text))
 		if err != nil || len(key) != 32 {
-			l.Errorf(at, "E104", fix, "a cookie key must be 32 bytes in base64")
+			l.Errorf(at, "E104", fix, "%s must be 32 bytes in base64", name)
 			return
 		}
 		if slices.Equal(key, slices.Repeat(key[:1], 32)) {
-			l.Errorf(at, "E104", fix, "a cookie key that is one byte repeated")
+			l.Errorf(at, "E104", fix, "%s is one byte repeated", name)
 			return
 		}
 		if slices.ContainsFunc(c.CookieKeys, func(other Secret) bool { return other.Reveal() == string(key) }) {
@@ -139,8 +156,8 @@ func (l *configLoader) cookieKeys(n *yaml.Node, c *Config) {
 		c.CookieKeys = append(c.CookieKeys, NewSecret(string(key)))
 	}
 	if n == nil {
-		if secret, found := l.secret(nil, nil, "cookie_keys", "COOKIE_KEY", true); found {
-			add(l.Root(), secret.Reveal())
+		if secret, found := l.secret(nil, "cookie_keys", "COOKIE_KEY", true); found {
+			add(nil, secret.Reveal())
 		}
 		return
 	}
@@ -149,7 +166,7 @@ func (l *configLoader) cookieKeys(n *yaml.Node, c *Config) {
 		l.Errorf(n, "E104", fix, "cookie_keys is empty")
 	}
 	for _, item := range items {
-		if secret, found := l.secret(item, n, "a cookie key", "", true); found {
+		if secret, found := l.secret(item, "a cookie key", "", true); found {
 			add(item, secret.Reveal())
 		}
 	}

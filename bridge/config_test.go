@@ -69,6 +69,11 @@ func TestAttack_CF01_BadConfigIsRefused(t *testing.T) {
 		{"public_url:", "session: { idle: 1d }\npublic_url:", "session.idle must be a positive duration"},
 		{"public_url:", "session: { idle: 2h, absolute: 1h }\npublic_url:", "session.idle (2h0m0s) is longer than session.absolute (1h0m0s)"},
 		{"public_url:", "session: { absolute: 9000h }\npublic_url:", "longer than a year"},
+		{"public_url:", "listen: ':80'\nprivate_listen: ':80'\npublic_url:", "listen and private_listen are the same address"},
+		{"public_url:", "listen: 'localhost:http-foo'\npublic_url:", "listen must be host:port"},
+		{"client_secret: hunter2-hunter2", "client_secret: $CORP_SECRET", "client_secret looks like a variable|write ${NAME}"},
+		{"client_secret: hunter2-hunter2", "client_secret: 'hunter2 '", "client_secret begins or ends with white space"},
+		{"    client_id", "    preset: keycloak\n    client_id", "preset keycloak belongs into the rules file"},
 		{"signing:", "signing: { jwt_secret: " + jwtSecret + " }\nsigning:", `4:1: error E103: key "signing" is repeated`},
 		{jwtSecret, "short", "has 5 bytes, at least 32 are needed|openssl rand -hex 32"},
 		{jwtSecret, "reallyreallyreallyreallyverysafe", "is a well-known example secret"},
@@ -99,7 +104,7 @@ func TestAttack_CF01_BadConfigIsRefused(t *testing.T) {
 		{"    issuer: https://sso.example.com/realms/acme\n", "", `provider "corp" has no issuer`},
 		{"https://sso.example.com/realms/acme", "http://sso.example.com", "the issuer must be https"},
 		{"realms/acme", "realms/acme/.well-known/openid-configuration", "this is the discovery document, not the issuer"},
-		{"realms/acme", "realms/acme?x=1", "not a URL without query"},
+		{"realms/acme", "realms/acme?x=1", "the issuer is not a URL|without query"},
 		{"    client_id: bridge\n", "", `provider "corp" has no client_id`},
 		{"    client_secret: hunter2-hunter2\n", "", "client_secret must be configured"},
 		{"client_secret: hunter2-hunter2", "client_secret: [hunter2-hunter2]", "a list of client secrets has two|the new one first"},
@@ -113,8 +118,10 @@ func TestAttack_CF01_BadConfigIsRefused(t *testing.T) {
 		{"    client_id", "    authorize_params: { State: x }\n    client_id", "authorize_params: State is set by the bridge"},
 		{"    client_id", "    authorize_params: { 'a b': x }\n    client_id", "not a parameter name"},
 		{"    client_id", "    insecure_skip_verify: true\n    client_id", `unknown key "insecure_skip_verify"`},
-		{"    client_secret: hunter2-hunter2\n", "    client_secret: hunter2-hunter2\n  copy: { issuer: https://sso.example.com/realms/acme, client_id: bridge, client_secret: x }\n",
-			`provider "copy" has the issuer and client_id of "corp"`},
+		{
+			"    client_secret: hunter2-hunter2\n", "    client_secret: hunter2-hunter2\n  copy: { issuer: https://sso.example.com/realms/acme, client_id: bridge, client_secret: x }\n",
+			`provider "copy" has the issuer and client_id of "corp"`,
+		},
 		{"public_url:", "x: &a 1\npublic_url:", "E105: anchor &a"},
 		{"public_url:", "\tpublic_url:", "E101: not YAML"},
 		{"public_url:", "---\n{}\n---\npublic_url:", "a second document"},
@@ -135,6 +142,24 @@ func TestAttack_CF01_BadConfigIsRefused(t *testing.T) {
 		}
 		if strings.Contains(all, "hunter2") || strings.Contains(all, jwtSecret) {
 			t.Errorf("findings show a secret:\n%s", all)
+		}
+	}
+}
+
+// TestConfigNamesTheVariable: what is wrong with a secret of the environment is said of its variable, which is where it must be mended.
+func TestConfigNamesTheVariable(t *testing.T) {
+	t.Parallel()
+	text := strings.NewReplacer("signing: { jwt_secret: "+jwtSecret+" }\n", "", `cookie_keys: ["`+cookieKey(1)+`"]`+"\n", "", "hunter2-hunter2", "${EMPTY}",
+		`database: { url: "postgres://bridge@localhost/app" }`+"\n", "").Replace(goodConfig)
+	environment := map[string]string{"JWT_SECRET": "hunter2", "COOKIE_KEY": "hunter2", "DATABASE_URL": "mysql://hunter2 x", "EMPTY": ""}
+	_, findings := bridge.LoadConfig("config.yaml", []byte(text), func(name string) (string, bool) { value, set := environment[name]; return value, set })
+	all := fmt.Sprint(findings)
+	for _, want := range []string{
+		"environment variable JWT_SECRET (signing.jwt_secret) has 7 bytes", "environment variable COOKIE_KEY (a cookie key) must be 32 bytes",
+		"environment variable DATABASE_URL (database.url) is not a PostgreSQL", "environment variable EMPTY is empty: EMPTY must be configured",
+	} {
+		if !strings.Contains(all, want) || strings.Contains(all, "hunter2") {
+			t.Errorf("want %q in %s", want, all)
 		}
 	}
 }

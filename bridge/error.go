@@ -53,7 +53,7 @@ var publicErrors = []publicError{
 	{ErrDisabled, 403, "account_disabled", "Your account is disabled", "Ask the people who run this service to enable it again.", false},
 	{ErrRefused, 403, "access_denied", "You have no access", "You are logged in at the provider, but this service gives your account no role. If you think it should, send the code below to the people who run it.", true},
 	{ErrLoginAgain, 403, "login_again", "Please log in again", "The rules of this service changed and need to see your account once more.", true},
-	{ErrLoginState, 400, "login_state", "This login cannot be finished", "It was started in another browser or window, or your browser refuses cookies. Please start again here.", true},
+	{ErrLoginState, 400, "login_state", "This login cannot be finished", "Perhaps it is finished already: open the page that you came from. Else it was started in another browser, or too many others were started since, or your browser refuses cookies; then please start again here.", true},
 	{ErrLoginExpired, 400, "login_expired", "This login took too long", "A login must be finished within ten minutes. Please start again.", true},
 	{ErrReplayed, 400, "login_replayed", "This login was already used", "Perhaps you went back or reloaded the page. If you are not logged in, please start again.", true},
 	{ErrCallback, 400, "invalid_request", "This login cannot be finished", "The answer that your browser brought from the provider is not complete. Please start again.", true},
@@ -103,7 +103,13 @@ type refusal struct {
 	reason  string // for the log
 }
 
-func (r refusal) Error() string { return r.Unwrap().Error() + ": " + r.reason }
+func (r refusal) Error() string {
+	if text := r.Unwrap().Error(); text != r.reason {
+		return text + ": " + r.reason
+	}
+	return r.reason
+}
+
 func (r refusal) Unwrap() error { return cmp.Or(r.cause, ErrRefused) }
 
 // newRef makes the short code that a person can read out to an operator: eight letters and digits, 40 bits.
@@ -160,8 +166,11 @@ func (e errorWriter) record(w http.ResponseWriter, r *http.Request, err error) (
 		return public, ref
 	}
 	level := slog.LevelWarn
-	if public.status >= 500 {
+	switch {
+	case public.status >= 500:
 		level = slog.LevelError
+	case public.status == http.StatusNotFound, public.status == http.StatusMethodNotAllowed:
+		level = slog.LevelDebug // scanners cause them all day
 	}
 	e.log.Log(r.Context(), level, "request refused",
 		"ref", ref, "reason", public.reason, "status", public.status, "cause", oneLine(err.Error()), "request", w.Header().Get(requestIDHeader))

@@ -3,6 +3,7 @@ package bridge
 import (
 	"crypto/sha256"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"time"
@@ -55,7 +56,9 @@ func handleLogin(c *Config, providers []*Provider, cookies *Cookies, now func() 
 //
 // The login state is compared before anything else happens, and its cookie is cleared on every answer. Then the code is redeemed, the
 // identity verified, the rules asked, and the login written: in this order, each step only after the one before it.
-func handleCallback(providers []*Provider, active *ActiveRules, store *Store, cookies *Cookies, m *Metrics, life time.Duration, now func() time.Time) handler {
+func handleCallback(providers []*Provider, active *ActiveRules, store *Store, cookies *Cookies, m *Metrics, log *slog.Logger,
+	life time.Duration, now func() time.Time,
+) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		provider, err := findProvider(providers, chi.URLParam(r, "provider"))
 		if err != nil {
@@ -113,6 +116,7 @@ func handleCallback(providers []*Provider, active *ActiveRules, store *Store, co
 			return refusal{message: signedIn.Message, ref: ref, reason: signedIn.Refused}
 		}
 		m.logins.WithLabelValues(provider.ID).Inc()
+		log.Info("login", "provider", provider.ID, "rule", decision.Rule(), "request", w.Header().Get(requestIDHeader))
 		cookies.PutSession(w, token)
 		cookies.CountLogin(w, r)
 		http.Redirect(w, r, login.ReturnTo, http.StatusSeeOther)

@@ -161,14 +161,29 @@ func isScriptRead(r *http.Request, own string, allowed []string) bool {
 	}
 }
 
-// methodNotAllowed and notFound answer what the route table does not have: pages to people, JSON to programs.
+// unknown answers what the route table does not have: pages to people, JSON to programs.
 func (e errorWriter) unknown(cause error) http.HandlerFunc {
-	page, api := e.page(func(http.ResponseWriter, *http.Request) error { return cause }), e.api(func(http.ResponseWriter, *http.Request) error { return cause })
+	refuse := func(http.ResponseWriter, *http.Request) error { return cause }
+	page, api := e.page(refuse), e.api(refuse)
 	return func(w http.ResponseWriter, r *http.Request) {
 		if strings.Contains(r.Header.Get("Accept"), "text/html") {
 			page(w, r)
 		} else {
 			api(w, r)
 		}
+	}
+}
+
+// allowed names the methods of the path in the header that a 405 must have (RFC 9110 section 15.5.6).
+func allowed(routes chi.Routes, next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var methods []string
+		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodOptions} {
+			if routes.Match(chi.NewRouteContext(), method, r.URL.Path) {
+				methods = append(methods, method)
+			}
+		}
+		w.Header().Set("Allow", strings.Join(methods, ", "))
+		next(w, r)
 	}
 }

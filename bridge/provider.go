@@ -99,7 +99,10 @@ func (p *Provider) Discover(ctx context.Context) (*metadata, error) {
 	_, err, _ := p.flight.Do("", func() (any, error) {
 		found, err := p.fetchMetadata(context.WithoutCancel(ctx))
 		if err != nil {
-			err = fmt.Errorf("%w: discovery of %s: %w", ErrProviderDown, p.ID, err)
+			if !errors.Is(err, ErrProviderDown) {
+				err = fmt.Errorf("%w: %w", ErrProviderDown, err) // for people it is the same
+			}
+			err = fmt.Errorf("discovery of %s: %w", p.ID, err)
 			p.log.failed("discovery", err)
 		} else {
 			for _, warning := range found.warnings {
@@ -128,7 +131,7 @@ func (p *Provider) fetchMetadata(ctx context.Context) (*metadata, error) {
 		return nil, err
 	}
 	if issuer, _ := document["issuer"].(string); issuer != p.Issuer {
-		return nil, fmt.Errorf("the document is of issuer %.200q, config.yaml says %q: they must be equal, character by character", issuer, p.Issuer)
+		return nil, fmt.Errorf("it calls itself %.200q, not %q", issuer, p.Issuer)
 	}
 	m := &metadata{fetched: p.now()}
 	for _, endpoint := range []struct {

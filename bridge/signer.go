@@ -112,7 +112,8 @@ func NewSigner(c *Config, now func() time.Time) (*Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Signer{jose: signer, issuer: c.PublicURL.String(), audience: c.Signing.Audience, ttl: c.Signing.TTL, now: now,
+	return &Signer{
+		jose: signer, issuer: c.PublicURL.String(), audience: c.Signing.Audience, ttl: c.Signing.TTL, now: now,
 		served: newRecent[servedFor, servedToken](servedEntries),
 	}, nil
 }

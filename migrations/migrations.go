@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -51,7 +52,7 @@ func Up(ctx context.Context, ownerURL, runtimeRole string) (applied []string, er
 	}
 	// Not IF NOT EXISTS alone: that asks for CREATE on the database even when there is nothing to create.
 	if _, err := lock.ExecContext(ctx, createSchema); err != nil {
-		return nil, fmt.Errorf("schema bridge: %w", err)
+		return nil, fmt.Errorf("creating schema bridge as %s, which needs CREATE on the database (is owner_url set?): %w", config.User, err)
 	}
 	store, err := database.NewStore(database.DialectPostgres, versionTable)
 	if err != nil {
@@ -78,21 +79,46 @@ const createSchema = `DO $$ BEGIN
 	IF to_regnamespace('bridge') IS NULL THEN CREATE SCHEMA bridge; END IF;
 END $$`
 
-// grant gives the runtime role the least that `serve` needs. It runs at every Up, so that a new table is never forgotten.
+// privileges is the least that `serve` needs.
+var privileges = []struct{ what, tables string }{
+	{"SELECT", "schema_version"},
+	{"SELECT, INSERT, UPDATE", "users, identities"},
+	{"SELECT, INSERT, UPDATE, DELETE", "sessions"},
+	{"SELECT, INSERT, DELETE", "events, replay_guard"},
+}
+
+// grant gives the runtime role its privileges. It runs at every Up, so that a new table is never forgotten.
 func grant(ctx context.Context, conn *sql.Conn, runtimeRole string) error {
 	role := pgx.Identifier{runtimeRole}.Sanitize()
-	for _, g := range []string{
-		"USAGE ON SCHEMA bridge",
-		"SELECT ON bridge.schema_version",
-		"SELECT, INSERT, UPDATE ON bridge.users, bridge.identities",
-		"SELECT, INSERT, UPDATE, DELETE ON bridge.sessions",
-		"SELECT, INSERT, DELETE ON bridge.events, bridge.replay_guard",
-	} {
+	grants := []string{"USAGE ON SCHEMA bridge"}
+	for _, p := range privileges {
+		grants = append(grants, p.what+" ON bridge."+strings.ReplaceAll(p.tables, ", ", ", bridge."))
+	}
+	for _, g := range grants {
 		if _, err := conn.ExecContext(ctx, "GRANT "+g+" TO "+role); err != nil {
 			return fmt.Errorf("granting %s to %s: %w", g, role, err)
 		}
 	}
 	return nil
+}
+
+// Missing returns the privileges that the role of the connection lacks, such as "INSERT on bridge.sessions". It asks about a schema that is up
+// to date.
+func Missing(ctx context.Context, db Querier) (missing []string, err error) {
+	for _, p := range privileges {
+		for table := range strings.SplitSeq(p.tables, ", ") {
+			for what := range strings.SplitSeq(p.what, ", ") {
+				var granted bool
+				if err := db.QueryRow(ctx, "SELECT pg_catalog.has_table_privilege($1, $2)", "bridge."+table, what).Scan(&granted); err != nil {
+					return nil, err
+				}
+				if !granted {
+					missing = append(missing, what+" on bridge."+table)
+				}
+			}
+		}
+	}
+	return missing, nil
 }
 
 // Querier is what Pending reads through: a connection or a pool of the runtime role.
@@ -116,8 +142,8 @@ func Pending(ctx context.Context, db Querier) (have, want int64, err error) {
 	}
 	err = db.QueryRow(ctx, "SELECT coalesce(max(version_id), 0) FROM "+versionTable+" WHERE is_applied").Scan(&have)
 	var pgErr *pgconn.PgError
-	if errors.As(err, &pgErr) && (pgErr.Code == "42P01" || pgErr.Code == "3F000" || pgErr.Code == "42501") {
-		return 0, want, nil // no such table or schema, or a schema that was never granted to us: migrate mends all three
+	if errors.As(err, &pgErr) && (pgErr.Code == "42P01" || pgErr.Code == "3F000") {
+		return 0, want, nil // no such table or schema
 	}
 	return have, want, err
 }

@@ -48,8 +48,8 @@ pages fetch the token that PostgREST expects.
 
 Start here:
 
-  oidc-bridge check   --config config.yaml    what is missing?
   oidc-bridge migrate --config config.yaml    as the schema's owner
+  oidc-bridge check   --config config.yaml    what is missing?
   oidc-bridge serve   --config config.yaml`
 
 // errFindings ends a command that has already printed why.

@@ -75,7 +75,7 @@ func (d *Document) Bool(n *yaml.Node, what string) (value, ok bool) {
 		return false, false
 	}
 	if n.Kind != yaml.ScalarNode || n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0 || n.Value != "true" && n.Value != "false" {
-		d.Errorf(n, "E104", "", "%s must be true or false", what)
+		d.Errorf(n, "E104", "write true or false", "%s must be true or false", what)
 		return false, false
 	}
 	return n.Value == "true", true
@@ -89,7 +89,7 @@ func (d *Document) Duration(n *yaml.Node, what string) (value time.Duration, ok 
 	}
 	value, err := time.ParseDuration(text)
 	if err != nil || value <= 0 {
-		d.Errorf(n, "E104", "write it like 30s, 15m or 12h", "%s must be a positive duration", what)
+		d.Errorf(n, "E104", "write it like 30s, 15m or 168h: days are not a unit", "%s must be a positive duration", what)
 		return 0, false
 	}
 	return value, true

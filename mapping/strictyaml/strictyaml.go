@@ -59,6 +59,9 @@ var errorLine = regexp.MustCompile(`^(?:yaml: )?line (\d+): (.*)`)
 // bareVariable is a ${NAME} that YAML takes for the start of a mapping. The library names another line for it.
 var bareVariable = regexp.MustCompile(`(^|[^$])[{\[][^"'#]*\$\{`)
 
+// tabIndent is a line that YAML refuses wherever a block may begin; the library's message does not say tab, or names another line.
+var tabIndent = regexp.MustCompile(`^ *\t\s*\S`)
+
 func parse(d *Document, text []byte) *Document {
 	whole := func(line int, message, fix string) {
 		d.add(line, 1, Error, "E101", message, fix)
@@ -95,7 +98,12 @@ func parse(d *Document, text []byte) *Document {
 			whole(at+1, "not YAML: a variable inside { } or [ ] needs quotes", `write "${NAME}"`)
 			return d
 		}
-		whole(min(line, len(d.lines)), "not YAML: "+message, "")
+		if at := slices.IndexFunc(d.lines, tabIndent.MatchString); at >= 0 {
+			whole(at+1, "not YAML: a tab in the indentation", "indent with spaces")
+			return d
+		}
+		// The library names the line where it noticed, which may be the one before the mistake, or the start of the block.
+		whole(min(line, len(d.lines)), "not YAML: "+message, "look at the indentation and the brackets of this line and those below it")
 		return d
 	}
 	var second yaml.Node
