@@ -949,10 +949,6 @@ func TestAttack_IT15_GiantAndMalformedClaims(t *testing.T) {
 	}
 }
 
-func TestAttack_IT16_StepUp(t *testing.T) {
-	t.Skip("later: acr_values and max_age are not something an operator can ask for yet, so no answer to them can be held against a provider")
-}
-
 func TestAttack_IT17_UserInfoSubstitution(t *testing.T) {
 	t.Parallel()
 	s := newService(t, withProvider("userinfo: always"))

@@ -110,7 +110,7 @@ func TestChooserOfProviders(t *testing.T) {
 		t.Errorf("%v %v", page, err)
 	}
 	// A callback at the other provider's address is another login's.
-	page, state := s.start(b)
+	_, state := s.start(b)
 	if page, err = b.Open(t.Context(), s.URL+"/callback/other?code=x&state="+state); err != nil || page.Status != 400 {
 		t.Errorf("%d %v", page.Status, err)
 	}
