@@ -26,7 +26,6 @@ import (
 
 	"github.com/oidc-bridge/oidc-bridge/bridge"
 	"github.com/oidc-bridge/oidc-bridge/bridge/bridgetest"
-	"github.com/oidc-bridge/oidc-bridge/mapping"
 )
 
 // rulesOfTwo make everybody with an e-mail address a customer, at the providers op and other, and the groups of op an admin.
@@ -554,15 +553,7 @@ func TestAttack_AR06_StateFlooding(t *testing.T) {
 	}))
 	s.warm(t)
 	// A second replica without a log: what a test remembers would hide what the service remembers.
-	text, err := os.ReadFile(s.Config.Rules)
-	if err != nil {
-		t.Fatal(err)
-	}
-	rules, findings := mapping.Load("rules.yaml", text)
-	if rules == nil {
-		t.Fatal(findings)
-	}
-	b, err := bridge.New(t.Context(), s.Config, rules, bridge.Options{Version: "test", Log: slog.New(slog.DiscardHandler), Now: time.Now})
+	b, err := bridge.New(t.Context(), s.Config, ruleset(t, s.Config), bridge.Options{Version: "test", Log: slog.New(slog.DiscardHandler), Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
