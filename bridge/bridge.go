@@ -22,6 +22,7 @@
 //	error.go         causes, and what may be told of them      signer.go        access tokens
 //	middleware.go    what every request passes                 rules.go         the rules in force, and their reload
 //	limit.go         how many logins an address may start      check.go         what must be right before the first request
+//	returnto.go      where a login may come back to            recent.go        a map of bounded size
 //	identities.go    what operators ask about people           pasted.go        tokens that operators bring
 //
 // Claims become a role in package mapping, and nowhere else; only a mapping.Decision can carry a role into the Signer.
