@@ -1099,9 +1099,6 @@ func TestAttack_CB11_ClientAuthentication(t *testing.T) {
 			}
 		}
 	}
-	t.Run("private_key_jwt", func(t *testing.T) {
-		t.Skip("later: the bridge authenticates with secrets only, so there is no assertion and no audience of one yet")
-	})
 }
 
 func TestAttack_CB12_LeaksAfterTheCallback(t *testing.T) {

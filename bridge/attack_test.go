@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/oidc-bridge/oidc-bridge/bridge"
 	"github.com/oidc-bridge/oidc-bridge/bridge/bridgetest"
@@ -81,11 +82,14 @@ func correct(b *bridgetest.Behaviour) {
 	*b = bridgetest.Behaviour{Handle: map[string]func(http.ResponseWriter, *http.Request) bool{}}
 }
 
-// behave replaces the provider's behaviour and forgets its requests.
+// behave replaces the provider's behaviour and forgets its requests. Unless the attack is about times, the provider has the bridge's clock.
 func (s *service) behave(set func(b *bridgetest.Behaviour)) {
 	s.OP.Set(func(b *bridgetest.Behaviour) {
 		if correct(b); set != nil {
 			set(b)
+		}
+		if b.IDTokenClaims == nil {
+			b.IDTokenClaims = func(c map[string]any) { c["iat"], c["exp"] = s.now().Unix(), s.now().Add(5*time.Minute).Unix() }
 		}
 	})
 	s.OP.ForgetRequests()
