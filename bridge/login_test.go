@@ -174,4 +174,11 @@ func TestUsersRowIsWritten(t *testing.T) {
 	if diff := cmp.Diff("carl2@example.com|Carl|null", got()); diff != "" {
 		t.Error(diff)
 	}
+	s.OP.Set(func(b *bridgetest.Behaviour) {
+		b.IDTokenClaims = func(claims map[string]any) { delete(claims, "email"); claims["groups"] = []any{"/admins"} }
+	})
+	s.login("carl", "/") // a login without an address says nothing about it
+	if diff := cmp.Diff("carl2@example.com|Carl|null", got()); diff != "" {
+		t.Error(diff)
+	}
 }

@@ -210,8 +210,8 @@ func (s *Store) SignIn(ctx context.Context, in SignIn) (SignedIn, error) {
 	batch.Queue(signIn, pgx.NamedArgs{
 		"issuer": in.Identity.Issuer, "subject": in.Identity.Subject, "sid": nullable(in.Identity.SID), "provider": in.Provider,
 		"claims": in.Claims, "read_claims": in.Decision.ReadClaims(), "rules_hash": in.RulesHash, "ref": in.Ref,
-		"hooked": s.hook != "", "email": optional(in.Columns.Email), "write_email": in.Columns.Email.Set && !in.Columns.Email.OnCreateOnly,
-		"name": optional(in.Columns.Name), "write_name": in.Columns.Name.Set && !in.Columns.Name.OnCreateOnly,
+		"hooked": s.hook != "", "email": optional(in.Columns.Email), "write_email": in.Columns.Email.Present && !in.Columns.Email.OnCreateOnly,
+		"name": optional(in.Columns.Name), "write_name": in.Columns.Name.Present && !in.Columns.Name.OnCreateOnly,
 		"role": nullable(role), "rule": in.Decision.Rule(), "row_roles": rowRoles, "row_default": nullable(rowDefault),
 		"token_hash": in.Token.Hash(), "replaces": in.Replaces,
 		"now": now, "idle_expires": now.Add(s.idle), "expires": in.Expires,
