@@ -91,6 +91,7 @@ type service struct {
 	Dir     string         // of config.yaml and rules.yaml
 	Reload  chan os.Signal // SIGHUP
 	clock   atomic.Int64   // nanoseconds that the bridge's clock is ahead
+	heard   *recorder      // of the public listener
 }
 
 // setting changes how newService starts the bridge.
@@ -124,12 +125,13 @@ func newService(t *testing.T, set ...setting) *service {
 	if s.DB == nil {
 		s.DB = bridgetest.DB(t)
 	}
-	public, private := listen(t), listen(t)
+	s.heard = &recorder{Listener: listen(t)}
+	public, private := s.heard, listen(t)
 	s.URL = "http://" + public.Addr().String() + o.prefix
 	s.Private = "http://" + private.Addr().String()
 	s.OP = bridgetest.NewOP(t, bridgetest.OPOptions{
 		Personas: personas,
-		Clients:  []bridgetest.Client{{ID: "bridge", Secret: "s3cret:+%/ü", RedirectURIs: []string{s.URL + "/callback/op"}}},
+		Clients:  []bridgetest.Client{{ID: "bridge", Secret: clientSecret, RedirectURIs: []string{s.URL + "/callback/op"}}},
 	})
 	write(t, filepath.Join(s.Dir, "rules.yaml"), s.DB.SQL(o.rules))
 	write(t, filepath.Join(s.Dir, "config.yaml"), fmt.Sprintf(`
@@ -142,12 +144,17 @@ providers:
   op:
     issuer: %s
     client_id: bridge
-    client_secret: "s3cret:+%%/ü"
+    client_secret: "%s"
     %s
-%s`, s.URL, o.url(s.DB), s.DB.Role("authenticator"), jwtSecret, cookieKey(1), s.OP.Issuer(), o.provider, o.config))
+%s`, s.URL, withPassword(o.url(s.DB)), s.DB.Role("authenticator"), jwtSecret, cookieKey(1), s.OP.Issuer(), clientSecret, o.provider, o.config))
 	config, rules := load(t, filepath.Join(s.Dir, "config.yaml"))
 	s.Config = config
 	running(t, config, rules, bridge.Options{Version: "test", Log: s.Log.Logger(), Now: s.now}, public, private, s.Reload)
+	t.Cleanup(func() { // while it still answers
+		for _, leak := range s.leaks(s.Log.Lines()) {
+			t.Error(leak)
+		}
+	})
 	return s
 }
 

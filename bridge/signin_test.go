@@ -370,3 +370,16 @@ func exec(t *testing.T, db *bridgetest.Database, sql string) {
 		t.Fatal(err)
 	}
 }
+
+// query runs one statement with arguments as superuser.
+func query(t *testing.T, db *bridgetest.Database, sql string, args ...any) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), db.AdminURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(t.Context(), sql, args...); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}

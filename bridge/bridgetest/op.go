@@ -61,6 +61,7 @@ type OP struct {
 	codes        map[string]grant // by authorization code
 	accessTokens map[string]grant
 	requests     map[string][]RecordedRequest // by endpoint
+	secrets      []string
 }
 
 // RecordedRequest is a request that an [OP] received.
@@ -199,6 +200,20 @@ func (op *OP) ForgetRequests() {
 	op.mu.Lock()
 	defer op.mu.Unlock()
 	clear(op.requests)
+}
+
+// Secrets returns what passed through the provider and nobody but the two ends of each message may know: states, nonces, codes, code
+// verifiers, access tokens and ID tokens. ForgetRequests forgets none of them.
+func (op *OP) Secrets() []string {
+	op.mu.Lock()
+	defer op.mu.Unlock()
+	return slices.Clone(op.secrets)
+}
+
+func (op *OP) passed(secrets ...string) {
+	op.mu.Lock()
+	defer op.mu.Unlock()
+	op.secrets = append(op.secrets, secrets...)
 }
 
 // endpoint records a request, then answers it: with the behaviour's own handler if there is one, else with handler.

@@ -118,6 +118,7 @@ func (op *OP) authorize(w http.ResponseWriter, r *http.Request) {
 		challenge: request.Get("code_challenge"), scope: request.Get("scope"), sid: rand.Text(), at: op.options.Now(),
 	}
 	op.mu.Unlock()
+	op.passed(code, request.Get("state"), request.Get("nonce"))
 	op.respond(w, r, b, url.Values{"code": {code}})
 }
 
@@ -166,6 +167,7 @@ func redirect(w http.ResponseWriter, r *http.Request, target string, parameters 
 func (op *OP) token(w http.ResponseWriter, r *http.Request) {
 	b := op.behaviour()
 	w.Header().Set("Cache-Control", "no-store")
+	op.passed(r.PostForm.Get("code"), r.PostForm.Get("code_verifier"))
 	client, ok := op.authenticateClient(r)
 	if !ok {
 		w.Header().Set("WWW-Authenticate", `Basic realm="token"`)
@@ -225,6 +227,7 @@ func (op *OP) tokens(b Behaviour, g grant, now time.Time) (map[string]any, error
 	if err != nil {
 		return nil, err
 	}
+	op.passed(accessToken, idToken)
 	response := map[string]any{
 		"access_token": accessToken, "token_type": "Bearer", "expires_in": int(tokenLife.Seconds()), "scope": g.scope, "id_token": idToken,
 	}

@@ -147,3 +147,10 @@ func Await(t testing.TB, what string, condition func() bool) {
 		time.Sleep(5 * time.Millisecond)
 	}
 }
+
+// Tried tells the table of `make security` how many inputs a test has tried. Several calls in one test, or in its subtests, add up; of a test
+// without any, the subtests are counted.
+func Tried(t testing.TB, inputs int) {
+	t.Helper()
+	t.Logf("inputs tried: %d", inputs)
+}
