@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,7 +56,10 @@ func (p *Provider) tokenRequest(ctx context.Context, endpoint string, secret Sec
 	}
 	object, err := jsonObject(response, body)
 	if response.StatusCode != http.StatusOK || object["error"] != nil {
-		return tokenResponse{}, tokenError(response.StatusCode, object)
+		// Some providers repeat in their error what they were sent (CF-02).
+		hide := strings.NewReplacer(code, "[code]", verifier, "[code_verifier]", secret.Reveal(), redacted, url.QueryEscape(secret.Reveal()), redacted,
+			cmp.Or(strings.TrimPrefix(request.Header.Get("Authorization"), "Basic "), redacted), redacted)
+		return tokenResponse{}, tokenError(response.StatusCode, object, hide)
 	}
 	var tokens tokenResponse
 	if err == nil {
@@ -86,10 +90,10 @@ func readTokens(object map[string]any) (t tokenResponse, err error) {
 
 // tokenError sorts the failures of a token request (RFC 6749 section 5.2). The provider's error is told to the log in quotes and cut short;
 // the rest of the response is not: it may hold tokens. object is nil when it was not JSON.
-func tokenError(status int, object map[string]any) error {
+func tokenError(status int, object map[string]any, hide *strings.Replacer) error {
 	code, _ := object["error"].(string)
 	description, _ := object["error_description"].(string)
-	detail := fmt.Sprintf("token endpoint: status %d, error %.64q, description %.200q", status, code, description)
+	detail := fmt.Sprintf("token endpoint: status %d, error %.64q, description %.200q", status, hide.Replace(code), hide.Replace(description))
 	switch {
 	case code == "invalid_client" || code == "unauthorized_client":
 		return fmt.Errorf("%w: %w: %s", ErrProviderAnswer, errClientRefused, detail)
