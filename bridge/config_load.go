@@ -111,7 +111,7 @@ func (l *configLoader) config(root *yaml.Node) *Config {
 	c.PublicURL = l.publicURL(sections["public_url"], c.InsecureDev)
 	l.address(sections["listen"], "listen", &c.Listen)
 	l.address(sections["private_listen"], "private_listen", &c.PrivateListen)
-	if c.Listen == c.PrivateListen {
+	if c.Listen == c.PrivateListen && !strings.HasSuffix(c.Listen, ":0") { // port 0 is any free one
 		l.Errorf(cmp.Or(sections["private_listen"], sections["listen"]), "E104", "metrics and health are not for browsers: give them another port",
 			"listen and private_listen are the same address")
 	}
