@@ -134,7 +134,7 @@ func TestProviderDown(t *testing.T) {
 	s := newShop(t)
 	address := freeAddress(t)
 	s.setUp(t, "http://"+address)
-	if said, _ := run(t, s.command("check")); !strings.Contains(said, "provider basic") {
+	if said, _ := run(t, s.command("check")); !strings.Contains(said, `provider "basic"`) {
 		t.Errorf("check does not name the provider that is down:\n%s", said)
 	}
 	s.serve(t)
