@@ -24,6 +24,7 @@
 //	limit.go         how many logins an address may start      check.go         what must be right before the first request
 //	returnto.go      where a login may come back to            recent.go        a map of bounded size
 //	identities.go    what operators ask about people           pasted.go        tokens that operators bring
+//	people*.go       what operators do to people and sessions
 //
 // Claims become a role in package mapping, and nowhere else; only a mapping.Decision can carry a role into the Signer.
 package bridge
