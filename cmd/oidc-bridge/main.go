@@ -40,6 +40,7 @@ type commandLine struct {
 	Serve   serveCommand   `cmd:"" help:"Answer requests until SIGTERM or Ctrl-C."`
 	Migrate migrateCommand `cmd:"" help:"Create or update schema bridge and grant it to the runtime role."`
 	Check   checkCommand   `cmd:"" help:"Look at everything that must be right: files, secrets, database, roles, providers."`
+	User    userCommand    `cmd:"" help:"Disable and enable people."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 

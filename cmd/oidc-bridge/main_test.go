@@ -38,6 +38,7 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			env.Defer(func() { op.Close() })
+			env.Values["db"] = db
 			public, private := freeAddress(tb), freeAddress(tb)
 			for name, value := range map[string]string{
 				"DB_URL": db.URL, "DB_OWNER_URL": db.OwnerURL, "EMPTY_URL": empty.URL, "EMPTY_OWNER_URL": empty.OwnerURL,
@@ -64,7 +65,7 @@ func TestScripts(t *testing.T) {
 			}
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"replace": replace, "await": await},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"replace": replace, "await": await, "sql": sql},
 	})
 }
 
@@ -134,4 +135,12 @@ func freeAddress(tb testing.TB) string {
 	}
 	defer l.Close()
 	return l.Addr().String()
+}
+
+// sql STATEMENT runs as superuser in the script's database.
+func sql(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: sql STATEMENT")
+	}
+	ts.Check(ts.Value("db").(*bridgetest.Database).Exec(context.Background(), args[0]))
 }
