@@ -4,6 +4,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 const maxReturnTo = 512 // bytes
@@ -27,7 +28,7 @@ func returnTo(c *Config, target string) string {
 	raw, _, _ := strings.Cut(path, "?")
 	raw, _, _ = strings.Cut(raw, "#")
 	decoded, err := url.PathUnescape(raw)
-	if err != nil || !isPlainPath(raw) || !isPlainPath(decoded) {
+	if err != nil || !utf8.ValidString(decoded) || !isPlainPath(raw) || !isPlainPath(decoded) {
 		return fallback
 	}
 	if path == target && isOwnEndpoint(c, decoded) {
