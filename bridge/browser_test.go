@@ -6,50 +6,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-
-	"github.com/oidc-bridge/oidc-bridge/bridge/bridgetest"
 )
-
-// hostileTargets are places that a login must not return to: other hosts in some browser's reading, and our own endpoints.
-var hostileTargets = []string{
-	"//evil.com", "///evil.com", "////evil.com/", "https://evil.com", "http://evil.com", "https:evil.com", "https:/\\evil.com", "https:/evil.com",
-	"//evil.com/..", "/..//evil.com", "/.//evil.com", "/./evil", "/../evil", "/a/../../evil", "/a//b", "/%2fevil.com", "/%2f%2fevil.com", "/%2F/evil.com",
-	"/\\evil.com", "\\\\evil.com", "\\/evil.com", "/%5cevil.com", "/%5Cevil.com", "/a\\b", "/\tevil", "/\t/evil.com", "/\n/evil.com", "/\r/evil.com",
-	"/ /evil.com", " //evil.com", " /x", "\t//evil.com", "/\x00/evil.com", "/\u2028/evil", "/\u00a0/evil", "/\uff0fevil.com", "/%00", "/%0d%0aSet-Cookie:x=1",
-	"/%2e%2e/x", "/%2e%2e%2fevil", "/.%2e/x", "/%", "/%zz", "javascript:alert(1)", "JavaScript:alert(1)", "data:text/html,x", "vbscript:x", "blob:x",
-	"evil.com", "@evil.com", ".evil.com", "?x", "#x", "", "http:///evil.com", "//127.0.0.1@evil.com", "https://shop.example.com@evil.com/",
-	"https://shop.example.com.evil.com/", "https://evilshop.example.com/", "https://shop.example.com:444/", "https://shop.example.com./",
-	"https://shop.example.com。/", "HTTPS://shop.example.com/", "https://SHOP.example.com/", "http://shop.example.com/", "https://shop.example.com",
-	"https://shop.example.com//evil", "https://shop.example.com/\\evil", "/" + strings.Repeat("x", 512), "/\"><script>", "/<script>", "/{x}", "/^", "/|", "/`",
-	"/auth/login", "/auth/login/corp", "/auth/callback/corp?code=x", "/auth/logout", "/auth/api_token", "/auth/me", "/auth/LOGOUT", "/auth/log%6fut",
-	"/auth/logout/", "/auth/logout?x",
-}
-
-// TestAttack_RD01_OpenRedirect: RD-01 to RD-04. The page of the logout carries the checked target, so it shows what a login would return to.
-func TestAttack_RD01_OpenRedirect(t *testing.T) {
-	t.Parallel()
-	h := httpsService(t, "allowed_origins: [https://shop.example.com]\n")
-	target := func(returnTo string) string {
-		r := httptest.NewRequest(http.MethodGet, "https://app.example.com/auth/logout?"+url.Values{"return_to": {returnTo}}.Encode(), nil)
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, r)
-		page := bridgetest.Page{URL: r.URL, Header: w.Header(), Body: w.Body.Bytes()}
-		return page.Forms()[0].Fields.Get("return_to")
-	}
-	for _, hostile := range hostileTargets {
-		if got := target(hostile); got != "/" {
-			t.Errorf("%q returns to %q", hostile, got)
-		}
-	}
-	for _, good := range []string{
-		"/", "/orders", "/orders/7?x=1&y=a%20b#z", "/a.b/c~d", "/search?q=https://example.com//x", "/auth", "/authors", "/auth/help", "/%C3%A4", "/a%20b",
-		"https://shop.example.com/", "https://shop.example.com/cart?x=1", "/" + strings.Repeat("x", 511), "/login", "/a+b;c=d,e",
-	} {
-		if got := target(good); got != good {
-			t.Errorf("%q returns to %q", good, got)
-		}
-	}
-}
 
 func TestLoginReturnsToTheCheckedPlace(t *testing.T) {
 	t.Parallel()
@@ -57,25 +14,6 @@ func TestLoginReturnsToTheCheckedPlace(t *testing.T) {
 	for given, want := range map[string]string{"/orders?x=1": "/orders?x=1", "//evil.com": "/", "/auth/logout": "/", "": "/"} {
 		if _, page := s.login("carl", url.QueryEscape(given)); page.URL.String() != strings.TrimSuffix(s.URL, "/auth")+want {
 			t.Errorf("%q returned to %s", given, page.URL)
-		}
-	}
-}
-
-// TestAttack_RD05_RouterRedirects: the router itself never sends a browser to another host.
-func TestAttack_RD05_RouterRedirects(t *testing.T) {
-	t.Parallel()
-	h := httpsService(t, "")
-	for _, path := range []string{
-		"//evil.com/login", "//evil.com/auth/login", "/auth//login", "/auth/login/", "/auth/../login", "/auth/%2e%2e/login", "/auth/./login", "/AUTH/login",
-		"/auth/LOGIN", "/login", "/auth/login;x", "/auth/login%00", "/auth/login%2fcorp",
-	} {
-		w := httptest.NewRecorder()
-		r := httptest.NewRequest(http.MethodGet, "/", nil)
-		r.URL.Path, _ = url.PathUnescape(path)
-		r.URL.RawPath = path
-		h.ServeHTTP(w, r)
-		if location := w.Header().Get("Location"); w.Code != 404 || location != "" {
-			t.Errorf("%s: %d %s", path, w.Code, location)
 		}
 	}
 }

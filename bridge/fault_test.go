@@ -152,10 +152,16 @@ func get(t *testing.T, url string) (int, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return response.StatusCode, bodyOf(t, response)
+}
+
+// bodyOf returns the body and closes it.
+func bodyOf(t *testing.T, response *http.Response) string {
+	t.Helper()
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return response.StatusCode, string(body)
+	return string(body)
 }
