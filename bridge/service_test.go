@@ -102,13 +102,16 @@ type settings struct {
 	prefix   string // path of public_url
 	config   string // more top-level YAML
 	provider string // more YAML lines of provider op
+	signing  string // more of the section signing
 	url      func(db *bridgetest.Database) string
 	database *bridgetest.Database
 }
 
-func withRules(text string) setting                { return func(s *settings) { s.rules = text } }
-func withConfig(text string) setting               { return func(s *settings) { s.config = text } }
-func withProvider(text string) setting             { return func(s *settings) { s.provider = text } }
+func withRules(text string) setting  { return func(s *settings) { s.rules = text } }
+func withConfig(text string) setting { return func(s *settings) { s.config = text } }
+func withProvider(text string) setting { return func(s *settings) { s.provider = text } }
+
+func withSigning(text string) setting              { return func(s *settings) { s.signing = ", " + text } }
 func withPrefix(path string) setting               { return func(s *settings) { s.prefix = path } }
 func withDatabase(db *bridgetest.Database) setting { return func(s *settings) { s.database = db } }
 func withDatabaseURL(f func(db *bridgetest.Database) string) setting {
@@ -138,7 +141,7 @@ func newService(t *testing.T, set ...setting) *service {
 public_url: %s
 insecure_dev: true
 database: { url: "%s", authenticator: %s }
-signing: { jwt_secret: %s }
+signing: { jwt_secret: %s%s }
 cookie_keys: ["%s"]
 providers:
   op:
@@ -146,7 +149,7 @@ providers:
     client_id: bridge
     client_secret: "%s"
     %s
-%s`, s.URL, withPassword(o.url(s.DB)), s.DB.Role("authenticator"), jwtSecret, cookieKey(1), s.OP.Issuer(), clientSecret, o.provider, o.config))
+%s`, s.URL, withPassword(o.url(s.DB)), s.DB.Role("authenticator"), jwtSecret, o.signing, cookieKey(1), s.OP.Issuer(), clientSecret, o.provider, o.config))
 	config, rules := load(t, filepath.Join(s.Dir, "config.yaml"))
 	s.Config = config
 	running(t, config, rules, bridge.Options{Version: "test", Log: s.Log.Logger(), Now: s.now}, public, private, s.Reload)
