@@ -50,13 +50,17 @@ func TestFilesThatLoadAreRightByTheSchema(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range archives {
+	examples, err := filepath.Glob("codes/texts/*.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range append(archives, examples...) {
 		archive, err := txtar.ParseFile(name)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, f := range archive.Files {
-			if f.Name == "rules.yaml" {
+			if f.Name == "rules.yaml" || f.Name == "right.yaml" {
 				files[name] = string(f.Data)
 			}
 		}
@@ -74,7 +78,7 @@ func TestFilesThatLoadAreRightByTheSchema(t *testing.T) {
 			}
 		}
 	}
-	if loaded < 15 {
+	if loaded < 50 {
 		t.Errorf("only %d files load", loaded)
 	}
 }
