@@ -76,6 +76,9 @@ func (d Decision) RowRoles() (allow []string, byDefault string) {
 	return allow, byDefault
 }
 
+// FromUsersRow reports whether the rule that decided takes its role from the users row.
+func (d Decision) FromUsersRow() bool { return d.row != nil }
+
 // Rule is the name of the rule or deny rule that decided or could not be decided, "default", or "".
 func (d Decision) Rule() string { return d.rule }
 

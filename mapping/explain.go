@@ -94,7 +94,7 @@ func (e Explanation) String() string {
 		for _, l := range s.Lines {
 			text := fmt.Sprintf("       %-6s %-46s %-8s", l.Part, l.Text, map[string]string{"no": "no", "yes": "yes", "undecidable": "unknown"}[l.Result])
 			if l.Got != "" {
-				text += " got " + l.Got
+				text += " got " + shortened(l.Got)
 			}
 			if l.Hint != "" {
 				text += " (" + l.Hint + ")"
@@ -107,10 +107,23 @@ func (e Explanation) String() string {
 		b.WriteString("; extra token claims " + asJSON(token))
 	}
 	b.WriteString("\n")
+	if message := e.Decision.Message(); message != "" {
+		b.WriteString("   the person is told: " + message + "\n")
+	}
 	for _, miss := range e.NearMisses() {
 		b.WriteString("   " + miss + "\n")
 	}
 	return b.String()
+}
+
+// longestGot is how much of a value a terminal shows, in characters: some people have hundreds of groups.
+const longestGot = 160
+
+func shortened(got string) string {
+	if runes := []rune(got); len(runes) > longestGot {
+		return string(runes[:longestGot]) + "…"
+	}
+	return got
 }
 
 // NearMisses names the rules that all but one of their lines speak for. Of a grant it names those only that upper and lower case keep from

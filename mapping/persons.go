@@ -47,3 +47,8 @@ func (r *Rules) Persons() []Person {
 
 // Input is the person as these rules see them, which need not be those that describe them: another file declares other claims.
 func (r *Rules) Input(p Person) Input { return r.input(p.test, p.claims) }
+
+// Key is equal for persons whom the same test describes in two files.
+func (p Person) Key() string {
+	return fmt.Sprint(p.Name, p.test.provider.name, asJSON(p.claims), p.test.row, p.test.now.Unix())
+}

@@ -12,15 +12,10 @@ import (
 func printFindings(w io.Writer, format string, findings []strictyaml.Finding) error {
 	failed := strictyaml.Errors(findings)
 	if format == "json" {
-		encoder := json.NewEncoder(w)
-		encoder.SetIndent("", "  ")
-		if findings == nil {
-			findings = []strictyaml.Finding{}
-		}
-		err := encoder.Encode(struct {
+		err := writeJSON(w, struct {
 			OK       bool                 `json:"ok"`
 			Findings []strictyaml.Finding `json:"findings"`
-		}{!failed, findings})
+		}{!failed, notNull(findings)})
 		if err != nil {
 			return err
 		}
@@ -35,6 +30,21 @@ func printFindings(w io.Writer, format string, findings []strictyaml.Finding) er
 		return errFindings
 	}
 	return nil
+}
+
+func writeJSON(w io.Writer, value any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(value)
+}
+
+// notNull is the list as programs expect it: [] and not null.
+func notNull[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
 }
 
 // tally is "2 errors, 1 warning".

@@ -25,12 +25,13 @@ var version = ""
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr, os.LookupEnv))
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.LookupEnv))
 }
 
 // environment is what commands take from the process.
 type environment struct {
 	ctx    context.Context
+	stdin  io.Reader
 	stdout io.Writer
 	stderr io.Writer
 	lookup func(string) (string, bool)
@@ -40,6 +41,7 @@ type commandLine struct {
 	Serve   serveCommand   `cmd:"" help:"Answer requests until SIGTERM or Ctrl-C."`
 	Migrate migrateCommand `cmd:"" help:"Create or update schema bridge and grant it to the runtime role."`
 	Check   checkCommand   `cmd:"" help:"Look at everything that must be right: files, secrets, database, roles, providers."`
+	Rules   rulesCommand   `cmd:"" help:"Check, test, explain and compare rules files."`
 	User    userCommand    `cmd:"" help:"Disable and enable people."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
@@ -56,8 +58,11 @@ Start here:
 // errFindings ends a command that has already printed why.
 var errFindings = errors.New("findings")
 
+// A usageError is a command line that cannot be meant so: exit code 2.
+type usageError struct{ error }
+
 // run is the program. Output goes to stdout, everything about its making to stderr.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer, lookup func(string) (string, bool)) (code int) {
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, lookup func(string) (string, bool)) (code int) {
 	var line commandLine
 	exited := -1
 	parser, err := kong.New(&line,
@@ -76,12 +81,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, lookup fu
 		fmt.Fprintf(stderr, "oidc-bridge: %v\nTry: oidc-bridge --help\n", err)
 		return 2
 	}
-	err = command.Run(environment{ctx, stdout, stderr, lookup})
+	err = command.Run(environment{ctx, stdin, stdout, stderr, lookup})
 	switch {
 	case err == nil:
 		return 0
-	case !errors.Is(err, errFindings):
-		fmt.Fprintln(stderr, "oidc-bridge:", err)
+	case errors.Is(err, errFindings):
+		return 1
+	}
+	fmt.Fprintln(stderr, "oidc-bridge:", err)
+	if usage := (usageError{}); errors.As(err, &usage) {
+		return 2
 	}
 	return 1
 }

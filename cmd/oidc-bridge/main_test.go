@@ -28,6 +28,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
+		UpdateScripts:       *update,
 		Setup: func(env *testscript.Env) error {
 			tb := env.T().(testing.TB)
 			db, empty := bridgetest.DB(tb), bridgetest.EmptyDB(tb)
@@ -38,7 +39,6 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			env.Defer(func() { op.Close() })
-			env.Values["db"] = db
 			public, private := freeAddress(tb), freeAddress(tb)
 			for name, value := range map[string]string{
 				"DB_URL": db.URL, "DB_OWNER_URL": db.OwnerURL, "EMPTY_URL": empty.URL, "EMPTY_OWNER_URL": empty.OwnerURL,
@@ -49,6 +49,7 @@ func TestScripts(t *testing.T) {
 			} {
 				env.Setenv(name, value)
 			}
+			env.Values["db"], env.Values["op"] = db, op
 			files := map[string]string{
 				"config.yaml": goodConfig, "rules.yaml": goodRules,
 			}
@@ -65,7 +66,9 @@ func TestScripts(t *testing.T) {
 			}
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"replace": replace, "await": await, "sql": sql},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"replace": replace, "await": await, "sql": sql, "sqlfile": sqlFile, "expand": expand, "token": token,
+		},
 	})
 }
 

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"time"
+)
+
+// A progress shows a person at a terminal how far a run over many identities is, once that takes longer than a second.
+type progress struct {
+	w       io.Writer // nil: nobody looks
+	total   int
+	done    int
+	started time.Time
+	shown   time.Time
+	visible bool
+	now     func() time.Time
+}
+
+func newProgress(w io.Writer, total int, now func() time.Time) *progress {
+	p := &progress{total: total, started: now(), now: now}
+	if isTerminal(w) {
+		p.w = w
+	}
+	return p
+}
+
+// step counts one identity. The clock is looked at for some of them only.
+func (p *progress) step() {
+	if p.done++; p.w == nil || p.done%256 != 0 {
+		return
+	}
+	now := p.now()
+	if now.Sub(p.started) < time.Second || now.Sub(p.shown) < 100*time.Millisecond {
+		return
+	}
+	p.shown, p.visible = now, true
+	fmt.Fprintf(p.w, "\r%d of %d identities, %d %%", p.done, p.total, 100*p.done/max(p.total, p.done))
+}
+
+// clear takes the line away, before something else is written and at the end.
+func (p *progress) clear() {
+	if p.visible {
+		fmt.Fprint(p.w, "\r\x1b[K")
+		p.visible = false
+	}
+}
+
+// isTerminal reports whether a person is at the other end.
+func isTerminal(stream any) bool {
+	file, isFile := stream.(*os.File)
+	if !isFile || file == nil {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0 && info.Name() != "null"
+}
