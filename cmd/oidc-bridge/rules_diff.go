@@ -106,7 +106,7 @@ func personOf(k bridge.KnownIdentity) person {
 }
 
 func (p person) String() string {
-	return cmp.Or(p.Test, p.Email, "user "+p.UserID)
+	return plain(cmp.Or(p.Test, p.Email, "user "+p.UserID))
 }
 
 // A verdict is a decision in the output of diff.

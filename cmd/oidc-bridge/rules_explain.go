@@ -92,7 +92,7 @@ func (c rulesExplainCommand) Run(env environment) error {
 			fmt.Fprintln(env.stdout)
 		}
 		for _, line := range s.heading {
-			fmt.Fprintln(env.stdout, line)
+			fmt.Fprintln(env.stdout, plain(line))
 		}
 		if len(s.heading) > 0 {
 			fmt.Fprintln(env.stdout)

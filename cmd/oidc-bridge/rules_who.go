@@ -58,7 +58,7 @@ func (c rulesWhoCommand) Run(env environment) error {
 		h := holder{person: personOf(k), LastLogin: k.LastLogin.UTC()}
 		h.line(rules.Explain(in), k.Row)
 		out.add(h)
-		out.print("user %s%s  by %s  %s, subject %s\n", h.UserID, inFrontOf(" ", h.Email), h.how(), h.Provider, h.Subject)
+		out.print("%s\n", plain(fmt.Sprintf("user %s%s  by %s  %s, subject %s", h.UserID, inFrontOf(" ", h.Email), h.how(), h.Provider, h.Subject)))
 	})
 	if err != nil {
 		return err
