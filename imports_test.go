@@ -17,7 +17,8 @@ const module = "github.com/oidc-bridge/oidc-bridge/"
 // mayImport says which packages of ours each folder may import; tests may import more.
 var mayImport = map[string][]string{
 	"cmd/oidc-bridge":    {"bridge", "mapping", "mapping/codes", "mapping/strictyaml", "migrations"},
-	"cmd/demo":           {"bridge", "bridge/bridgetest", "deploy", "mapping", "mapping/strictyaml"},
+	"cmd/demo":           {"bridge", "bridge/bridgetest", "cmd/demo/front", "deploy", "mapping", "mapping/strictyaml"},
+	"cmd/demo/front":     {},
 	"bridge":             {"mapping", "mapping/strictyaml", "migrations"},
 	"bridge/bridgetest":  {"migrations"},
 	"mapping":            {"mapping/strictyaml"},

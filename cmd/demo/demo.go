@@ -17,6 +17,7 @@ import (
 
 	"github.com/oidc-bridge/oidc-bridge/bridge"
 	"github.com/oidc-bridge/oidc-bridge/bridge/bridgetest"
+	"github.com/oidc-bridge/oidc-bridge/cmd/demo/front"
 	"github.com/oidc-bridge/oidc-bridge/deploy"
 	"github.com/oidc-bridge/oidc-bridge/mapping"
 	"github.com/oidc-bridge/oidc-bridge/mapping/strictyaml"
@@ -187,11 +188,15 @@ func (d *demo) serve(service *bridge.Bridge, listeners []net.Listener) error {
 	if err != nil {
 		return err
 	}
-	front, err := newFront(service.Public(), apiURL, pageData{StandIn: d.api.standIn, People: d.people})
+	page := front.Page{StandIn: d.api.standIn}
+	for _, p := range d.people {
+		page.People = append(page.People, front.Person{Name: p.Name, Note: p.Note})
+	}
+	site, err := front.New(service.Public(), apiURL, page)
 	if err != nil {
 		return err
 	}
-	server := newServer(front)
+	server := newServer(site)
 	for _, l := range listeners {
 		go server.Serve(l)
 	}

@@ -2,9 +2,8 @@
 // without passwords, the bridge, PostgREST (or a stand-in) and a page, all behind one address.
 //
 //	demo.go    starts and stops it all            config.yaml, rules.yaml    the bridge's files, as an operator writes them
-//	people.go  who can log in, and their orders   page.html, app.js, …       the page
-//	front.go   the one address                    check.go                   --check: everybody logs in and out over HTTP
-//	api.go     PostgREST or the stand-in
+//	people.go  who can log in, and their orders   front/                     the page, and the one address
+//	api.go     PostgREST or the stand-in          check.go                   --check: everybody logs in and out over HTTP
 package main
 
 import (

@@ -1,37 +1,38 @@
-package main
+// Package front is the web site of the demo: the page with the orders, and everything else behind the same host name. The end-to-end tests
+// put it in front of real providers.
+package front
 
 import (
 	"bytes"
 	"embed"
 	"encoding/json"
-	"errors"
 	"html/template"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
-	"syscall"
-	"time"
 )
 
 //go:embed page.html app.js style.css icon.svg
 var files embed.FS
 
-// pageData is what page.html shows of the demo itself.
-type pageData struct {
-	StandIn bool
-	People  []person
+// A Page is what page.html shows of the installation itself.
+type Page struct {
+	StandIn bool     // the API is a stand-in for PostgREST
+	People  []Person // whom a visitor can be, where the provider asks for no password
 }
 
-// newFront puts everything behind one host name, as a web server in front of a real installation does: then cookies and addresses are
+// A Person is one of those whom a visitor can be.
+type Person struct{ Name, Note string }
+
+// New puts everything behind one host name, as a web server in front of a real installation does: then cookies and addresses are
 // those of one origin, and nothing needs CORS.
 //
 //	/        the page
 //	/auth/   the bridge
 //	/orders  PostgREST
-func newFront(bridge http.Handler, api *url.URL, data pageData) (http.Handler, error) {
+func New(bridge http.Handler, api *url.URL, data Page) (http.Handler, error) {
 	page, err := template.ParseFS(files, "page.html")
 	if err != nil {
 		return nil, err
@@ -80,31 +81,6 @@ func reverseProxy(api *url.URL) http.Handler {
 			w.WriteHeader(http.StatusBadGateway)
 			json.NewEncoder(w).Encode(map[string]string{"message": "The orders API does not answer."})
 		},
-		ErrorLog: log.New(io.Discard, "", 0),
-	}
-}
-
-// listen returns listeners on one port of all loopback addresses that the name localhost can mean. Browsers try ::1 first, and whoever
-// listens there gets the request.
-func listen(port string) ([]net.Listener, error) {
-	first, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", port))
-	if err != nil {
-		return nil, err
-	}
-	_, port, _ = net.SplitHostPort(first.Addr().String())
-	second, err := net.Listen("tcp", net.JoinHostPort("::1", port))
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, errors.Join(err, first.Close())
-	case err != nil:
-		return []net.Listener{first}, nil // a machine without IPv6
-	}
-	return []net.Listener{first, second}, nil
-}
-
-func newServer(h http.Handler) *http.Server {
-	return &http.Server{
-		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, IdleTimeout: time.Minute,
 		ErrorLog: log.New(io.Discard, "", 0),
 	}
 }
