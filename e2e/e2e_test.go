@@ -47,7 +47,7 @@ func TestOrders(t *testing.T) {
 		v := s.visit(t)
 		v.wantNoSession()
 		v.login("basic", p.name)
-		v.wantAt("/orders")
+		v.wantAt("/")
 		v.wantRole(s.db.Role(p.role))
 		visitors[p.name] = v
 	}
@@ -56,7 +56,7 @@ func TestOrders(t *testing.T) {
 	for _, p := range people {
 		again := s.visit(t)
 		again.login("post", p.name)
-		again.wantAt("/orders")
+		again.wantAt("/")
 		if got, want := again.token().UserID, visitors[p.name].token().UserID; got != want {
 			t.Errorf("%s has user_id %s after the second login, %s after the first", p.name, got, want)
 		}
@@ -92,7 +92,7 @@ func TestLogout(t *testing.T) {
 	elsewhere := v.on(t) // a copy of the cookie
 	elsewhere.Browser = v.Clone()
 
-	v.open(s.public + "/logout?return_to=/orders")
+	v.open(s.public + "/logout?return_to=/")
 	v.submit("Log out", nil)
 	if v.page.Status != http.StatusOK {
 		t.Errorf("logout: status %d: %s", v.page.Status, v.page.Text())
@@ -123,7 +123,7 @@ func TestRefused(t *testing.T) {
 	}
 	t.Run("cancelled", func(t *testing.T) {
 		v := s.visit(t)
-		v.open(s.public + "/login/basic?return_to=/orders")
+		v.open(s.public + "/login/basic?return_to=/")
 		v.submit("Cancel", nil)
 		v.wantRefusal(http.StatusForbidden, "the person cancelled at the provider")
 	})
@@ -155,6 +155,6 @@ func TestProviderDown(t *testing.T) {
 			t.Fatalf("the provider is back, and its login still answers %d: %s", v.page.Status, v.page.Text())
 		}
 	}
-	v.wantAt("/orders")
+	v.wantAt("/")
 	v.wantRole(s.db.Role("customer"))
 }

@@ -13,6 +13,9 @@ import (
 	"time"
 )
 
+// startTimeout is for a program to be ready. Keycloak takes ten seconds, and a minute on a machine that is busy with other things.
+const startTimeout = 3 * time.Minute
+
 // A program is a process under test.
 type program struct {
 	cmd    *exec.Cmd
@@ -53,14 +56,23 @@ func start(t *testing.T, cmd *exec.Cmd) *program {
 }
 
 // announced waits for a line of JSON with this member, and returns its members.
-func (p *program) announced(t *testing.T, member string) map[string]any {
+func (p *program) announced(t *testing.T, member string) (members map[string]any) {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
+	p.await(t, member, func(line string) bool {
+		members = nil
+		return json.Unmarshal([]byte(line), &members) == nil && members[member] != nil
+	})
+	return members
+}
+
+// await waits for a line that will do.
+func (p *program) await(t *testing.T, what string, willDo func(line string) bool) {
+	t.Helper()
+	deadline := time.After(startTimeout)
 	for {
 		for line := range strings.Lines(p.output.String()) {
-			var members map[string]any
-			if json.Unmarshal([]byte(line), &members) == nil && members[member] != nil {
-				return members
+			if willDo(line) {
+				return
 			}
 		}
 		select {
@@ -68,7 +80,7 @@ func (p *program) announced(t *testing.T, member string) map[string]any {
 		case <-p.exited:
 			t.Fatalf("%s ended: %v", p.cmd, p.cmd.ProcessState)
 		case <-deadline:
-			t.Fatalf("%s has not written its %s after 30 s", p.cmd, member)
+			t.Fatalf("%s has not written its %s after %s", p.cmd, what, startTimeout)
 		}
 	}
 }
@@ -81,8 +93,8 @@ func (p *program) stop(t *testing.T) int {
 	}
 	select {
 	case <-p.exited:
-	case <-time.After(10 * time.Second):
-		t.Fatalf("%s is still running 10 s after SIGTERM", p.cmd)
+	case <-time.After(30 * time.Second):
+		t.Fatalf("%s is still running 30 s after SIGTERM", p.cmd)
 	}
 	return p.cmd.ProcessState.ExitCode()
 }

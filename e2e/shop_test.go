@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
@@ -13,31 +14,32 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/oidc-bridge/oidc-bridge/bridge/bridgetest"
+	"github.com/oidc-bridge/oidc-bridge/cmd/demo/front"
 	"github.com/oidc-bridge/oidc-bridge/deploy"
 )
 
-// A shop is the scenario of the guide as an operator sets it up: a database with orders, a provider, the bridge behind the host name of a
-// web site, and the orders API beside it.
+// A shop is the scenario of the guide as an operator sets it up: a database with orders, a provider, the bridge, the orders API, and the
+// demo's page, behind one host name.
 type shop struct {
 	site   *http.ServeMux
-	origin string // of the site; the page is at /orders there, the bridge at /auth/
+	origin string // of the site; the page is at / there, the bridge at /auth/, the API at /orders
 	public string // the bridge's public_url
 	db     *bridgetest.Database
-	dir    string   // holds config.yaml, rules.yaml and two secrets
-	env    []string // of the bridge
+	dir    string       // holds config.yaml, rules.yaml and the secrets
+	env    []string     // of the bridge
+	tokens atomic.Int32 // requests for /api_token that reached the site
 }
 
-// newShop returns a shop without bridge and provider: the site's page, and a database without schema bridge.
+// newShop returns a shop without bridge and provider: a site without pages, and a database without schema bridge.
 func newShop(t *testing.T) *shop {
 	t.Helper()
 	s := &shop{dir: t.TempDir(), db: bridgetest.EmptyDB(t), site: http.NewServeMux()}
-	s.site.HandleFunc("/orders", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		fmt.Fprint(w, "<!DOCTYPE html><title>Your orders</title>")
-	})
 	server := httptest.NewServer(s.site)
 	t.Cleanup(server.Close)
 	// Another host name than the provider's, so that browsers see two sites.
@@ -70,14 +72,24 @@ func (s *shop) startProvider(t *testing.T, port string) string {
 	return start(t, cmd).announced(t, "issuer")["issuer"].(string)
 }
 
-// setUp does what an operator does before the first start: files, schema bridge, the guide's SQL, and a look at the whole.
+// setUp sets up a shop whose people log in at oidc-provider.
 func (s *shop) setUp(t *testing.T, issuer string) {
 	t.Helper()
-	s.write(t, "basic.secret", "basic-client-secret-of-the-end-to-end-tests\n")
 	s.write(t, "post.secret", "post-client-secret-of-the-end-to-end-tests\n")
+	s.configure(t, strings.ReplaceAll(providers, "ISSUER", issuer), rules)
+	s.migrate(t)
+}
+
+// configure writes the files of an operator: the providers of config.yaml, and rules.yaml.
+func (s *shop) configure(t *testing.T, providers, rules string) {
+	t.Helper()
 	s.write(t, "rules.yaml", s.db.SQL(rules))
-	s.write(t, "config.yaml", strings.NewReplacer("PUBLIC_URL", s.public, "AUTHENTICATOR", s.db.Role("authenticator"), "ISSUER", issuer).
-		Replace(config))
+	s.write(t, "config.yaml", strings.NewReplacer("PUBLIC_URL", s.public, "AUTHENTICATOR", s.db.Role("authenticator")).Replace(config)+providers)
+}
+
+// migrate does the rest before the first start: schema bridge, the guide's SQL, and a look at the whole.
+func (s *shop) migrate(t *testing.T) {
+	t.Helper()
 	if said, code := run(t, s.command("check")); code == 0 || !strings.Contains(said, "oidc-bridge migrate") {
 		t.Errorf("check before the migration: exit code %d, want another one and the command to run:\n%s", code, said)
 	}
@@ -96,8 +108,9 @@ func (s *shop) setUp(t *testing.T, issuer string) {
 	}
 }
 
-// serve starts the bridge, and the site hands /auth/ to it, as nginx would. When the test ends, it must end well on SIGTERM.
-func (s *shop) serve(t *testing.T) {
+// serve starts the bridge and the API, and the site hands requests to them, as nginx would. When the test ends, the bridge must end well on
+// SIGTERM.
+func (s *shop) serve(t *testing.T) *program {
 	t.Helper()
 	bridge := start(t, s.command("serve"))
 	serving := bridge.announced(t, "private_listen")
@@ -109,7 +122,21 @@ func (s *shop) serve(t *testing.T) {
 	if got := status("http://" + serving["private_listen"].(string) + "/readyz"); got != http.StatusOK {
 		t.Errorf("readyz: status %d, want 200", got)
 	}
-	s.site.Handle("/auth/", httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: serving["listen"].(string)}))
+	api, err := url.Parse(s.startAPI(t, 16))
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: serving["listen"].(string)})
+	site, err := front.New(proxy, api, front.Page{StandIn: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.site.Handle("/", site)
+	s.site.HandleFunc("/auth/api_token", func(w http.ResponseWriter, r *http.Request) {
+		s.tokens.Add(1)
+		site.ServeHTTP(w, r)
+	})
+	return bridge
 }
 
 // jwtSecret is what bridge and API share.
@@ -131,11 +158,15 @@ signing:
 cookie_keys: ["${COOKIE_KEY}"]
 rules: rules.yaml
 providers:
+`
+
+// The two connections to oidc-provider, one for each way of client authentication.
+const providers = `
   basic:
     name: Shop accounts
     issuer: ISSUER
     client_id: bridge-basic
-    client_secret: { file: basic.secret }
+    client_secret: basic-client-secret-of-the-end-to-end-tests
     auth_method: client_secret_basic
     allow_private: true
   post:
@@ -206,15 +237,7 @@ func (s *shop) apis(t *testing.T) map[string]string {
 	t.Helper()
 	apis := map[string]string{}
 	for _, version := range []int{12, 13, 14, 16} {
-		api, err := bridgetest.StartAPI(t.Context(), bridgetest.APIOptions{
-			DatabaseURL: s.db.AuthenticatorURL, Version: version, Schema: "api", AnonRole: s.db.Role("anonymous"),
-			JWTSecret: jwtSecret, JWTAud: "postgrest",
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { api.Close() })
-		apis[fmt.Sprintf("stand-in for PostgREST %d", version)] = api.URL()
+		apis[fmt.Sprintf("stand-in for PostgREST %d", version)] = s.startAPI(t, version)
 	}
 	postgrest := os.Getenv("POSTGREST_BIN")
 	if postgrest == "" {
@@ -224,6 +247,20 @@ func (s *shop) apis(t *testing.T) map[string]string {
 		apis["PostgREST"] = s.startPostgREST(t, postgrest)
 	}
 	return apis
+}
+
+// startAPI starts the stand-in for a version of PostgREST, and returns its address.
+func (s *shop) startAPI(t *testing.T, version int) string {
+	t.Helper()
+	api, err := bridgetest.StartAPI(t.Context(), bridgetest.APIOptions{
+		DatabaseURL: s.db.AuthenticatorURL, Version: version, Schema: "api", AnonRole: s.db.Role("anonymous"),
+		JWTSecret: jwtSecret, JWTAud: "postgrest",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { api.Close() })
+	return api.URL()
 }
 
 func (s *shop) startPostgREST(t *testing.T, postgrest string) string {
@@ -258,4 +295,18 @@ func status(url string) int {
 	}
 	resp.Body.Close()
 	return resp.StatusCode
+}
+
+// count counts rows, as superuser.
+func (s *shop) count(t *testing.T, from string) (rows int) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), s.db.AdminURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if err := conn.QueryRow(t.Context(), "SELECT count(*) FROM "+from).Scan(&rows); err != nil {
+		t.Fatal(err)
+	}
+	return rows
 }

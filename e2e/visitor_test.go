@@ -28,7 +28,7 @@ type visitor struct {
 func (s *shop) visit(t *testing.T) *visitor {
 	t.Helper()
 	v := &visitor{Browser: bridgetest.NewBrowser(), t: t, shop: s}
-	v.open(s.origin + "/orders")
+	v.open(s.origin + "/")
 	return v
 }
 
@@ -60,7 +60,7 @@ func (v *visitor) arrive(page *bridgetest.Page, err error) {
 // login goes through the provider's pages, those that it shows.
 func (v *visitor) login(connection, name string) {
 	v.t.Helper()
-	v.open(v.shop.public + "/login/" + connection + "?return_to=/orders")
+	v.open(v.shop.public + "/login/" + connection + "?return_to=/")
 	if v.page.Title() == "Sign in" {
 		v.submit("Sign in", url.Values{"name": {name}, "password": {name + "-password"}})
 	}
@@ -99,7 +99,7 @@ func (v *visitor) fetch(address string, header http.Header) *bridgetest.Page {
 
 func (v *visitor) wantNoSession() {
 	v.t.Helper()
-	v.open(v.shop.origin + "/orders")
+	v.open(v.shop.origin + "/")
 	answer := v.fetch(v.shop.public+"/api_token", nil)
 	const want = `{"error":"only authenticated users can request the API token"}`
 	if got := strings.TrimSpace(string(answer.Body)); answer.Status != http.StatusUnauthorized || got != want {
