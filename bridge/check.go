@@ -299,6 +299,33 @@ func quoteRole(name string) string {
 	return pgx.Identifier{name}.Sanitize()
 }
 
+// CheckClaims looks for claims that the rules read and no login of their provider has carried so far: a rule that waits for one matches
+// nobody, and a deny rule keeps nobody out. It reads the identities, so it is for operators and not for each start.
+func CheckClaims(ctx context.Context, c *Config, rules *mapping.Rules) []strictyaml.Finding {
+	return inDatabase(ctx, c, func(ctx context.Context, conn *pgx.Conn) (findings []strictyaml.Finding) {
+		for _, p := range c.Providers {
+			for _, claim := range rules.ClaimsRead(p.ID) {
+				var logins, carried bool
+				err := conn.QueryRow(ctx, `
+SELECT EXISTS (SELECT FROM bridge.identities i WHERE i.provider = $1 AND pg_catalog.jsonb_exists(i.claims, $2)),
+	EXISTS (SELECT FROM bridge.identities i WHERE i.provider = $1 AND i.claims ->> $2 IS NOT NULL)`,
+					p.ID, claim.Expression).Scan(&logins, &carried)
+				if err != nil {
+					return append(findings, databaseFinding("identities: "+connectError(err), ""))
+				}
+				if logins && !carried {
+					findings = append(findings, strictyaml.Finding{
+						File: c.file, Line: p.line, Column: p.column, Severity: strictyaml.Warning,
+						Message: fmt.Sprintf("provider %q: no login so far has carried %s, which %s reads", p.ID, claim.Name, c.Rules),
+						Fix:     claim.Cure,
+					})
+				}
+			}
+		}
+		return findings
+	})
+}
+
 // CheckProviders asks every provider for its discovery document and its keys. A provider that does not answer is a warning: the bridge
 // starts without it, and its login works as soon as it is back. An answer that no login can be verified with is an error.
 func CheckProviders(ctx context.Context, c *Config, now func() time.Time) (findings []strictyaml.Finding) {

@@ -193,3 +193,19 @@ func TestProvidersOfBothFilesMustAgree(t *testing.T) {
 		t.Errorf("%v", findings)
 	}
 }
+
+// TestCheckClaims: a rule for a claim that the provider never sends is silent at every login, so check says it.
+func TestCheckClaims(t *testing.T) {
+	t.Parallel()
+	rules := strings.Replace(ordersRules, "      groups: { type: set, default: [] }\n", "      groups: { type: set, default: [] }\n      teams: { type: set, default: [] }\n", 1)
+	s := newService(t, withRules(strings.Replace(rules, "rules:\n", "  - { name: other teams, when: { teams: rivals } }\nrules:\n", 1)))
+	c, loaded := load(t, s.Dir+"/config.yaml")
+	if findings := bridge.CheckClaims(t.Context(), c, loaded); len(findings) > 0 {
+		t.Errorf("before the first login: %v", findings)
+	}
+	s.login("carl", "/") // with groups, although they are empty
+	findings := bridge.CheckClaims(t.Context(), c, loaded)
+	if len(findings) != 1 || strictyaml.Errors(findings) || !strings.Contains(findings[0].String(), `provider "op": no login so far has carried teams, which `+c.Rules+` reads`) {
+		t.Errorf("%v", findings)
+	}
+}

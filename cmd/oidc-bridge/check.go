@@ -32,6 +32,9 @@ func (c checkCommand) Run(env environment) error {
 		ctx, cancel := context.WithTimeout(env.ctx, 30*time.Second)
 		defer cancel()
 		findings = append(findings, bridge.CheckDatabase(ctx, config, rules)...)
+		if rules != nil && !strictyaml.Errors(findings) {
+			findings = append(findings, bridge.CheckClaims(ctx, config, rules)...)
+		}
 		findings = append(findings, bridge.CheckProviders(ctx, config, time.Now)...)
 	} else {
 		findings = append(findings, strictyaml.Finding{
