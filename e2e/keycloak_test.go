@@ -50,6 +50,7 @@ func (k *keycloak) start() {
 	cmd.Env = append(os.Environ(), "PUBLIC_URL="+k.shop.public) // Keycloak puts it into the realm file
 	k.program = start(k.t, cmd)
 	k.program.await(k.t, "end of the start", func(line string) bool { return strings.Contains(line, "Bootstrap completed") })
+	bridgetest.Await(k.t, "Keycloak to listen", func() bool { return status(k.issuer()) == http.StatusOK })
 }
 
 func (k *keycloak) issuer() string { return "http://" + k.address + "/realms/shop" }
@@ -94,12 +95,21 @@ func (k *keycloak) call(t *testing.T, method, path, contentType, authorization s
 	}
 }
 
-// changeClient changes a setting of the client bridge until the test ends.
-func (k *keycloak) changeClient(t *testing.T, setting string, value any) {
+// client is the client bridge.
+func (k *keycloak) client(t *testing.T) map[string]any {
 	t.Helper()
 	var clients []map[string]any
 	k.admin(t, http.MethodGet, "/shop/clients?clientId=bridge", nil, &clients)
-	client := clients[0]
+	if len(clients) != 1 {
+		t.Fatalf("%d clients", len(clients))
+	}
+	return clients[0]
+}
+
+// changeClient changes a setting of the client until the test ends.
+func (k *keycloak) changeClient(t *testing.T, setting string, value any) {
+	t.Helper()
+	client := k.client(t)
 	before := client[setting]
 	put := func(value any) {
 		client[setting] = value
@@ -107,6 +117,15 @@ func (k *keycloak) changeClient(t *testing.T, setting string, value any) {
 	}
 	put(value)
 	t.Cleanup(func() { put(before) })
+}
+
+// addGroupMapper does what check advises.
+func (k *keycloak) addGroupMapper(t *testing.T) {
+	t.Helper()
+	k.admin(t, http.MethodPost, fmt.Sprintf("/shop/clients/%s/protocol-mappers/models", k.client(t)["id"]), map[string]any{
+		"name": "groups", "protocol": "openid-connect", "protocolMapper": "oidc-group-membership-mapper",
+		"config": map[string]string{"claim.name": "groups", "full.path": "true", "id.token.claim": "true", "userinfo.token.claim": "true"},
+	}, nil)
 }
 
 // pages are Keycloak's own.
@@ -236,10 +255,17 @@ func TestKeycloak(t *testing.T) {
 	})
 
 	t.Run("what the realm lacks", func(t *testing.T) {
+		const lacks = `provider "roles": no login so far has carried groups`
 		said, code := run(t, s.command("check"))
-		t.Log(said)
-		if code != 0 || !strings.Contains(said, "groups") {
-			t.Errorf("check: exit code %d", code)
+		if code != 0 || !strings.Contains(said, lacks) || !strings.Contains(said, "add the mapper Group Membership") || strings.Contains(said, `"groups": no login`) {
+			t.Errorf("check: exit code %d\n%s", code, said)
+		}
+		k.addGroupMapper(t)
+		w := s.openWindow(t)
+		login(w, "roles", "ben")
+		w.wantToken("ben@example.com", "customer")
+		if said, code := run(t, s.command("check")); code != 0 || strings.Contains(said, lacks) {
+			t.Errorf("check with the mapper: exit code %d\n%s", code, said)
 		}
 	})
 
@@ -305,12 +331,9 @@ func TestKeycloak(t *testing.T) {
 		// Somebody had logged in at Keycloak and came back too late for it.
 		during.open(s.public + "/callback/roles?code=of-the-past&state=" + state + "&iss=" + url.QueryEscape(k.issuer()))
 		during.wantRefusal("The login provider does not answer")
-		during.shot("page")
 		before.wantToken("ben@example.com", "customer")
-		said, code := run(t, s.command("check"))
-		t.Log(said)
-		if code != 0 || !strings.Contains(said, "provider roles") {
-			t.Errorf("check: exit code %d", code)
+		if said, code := run(t, s.command("check")); code != 0 || !strings.Contains(said, `provider "roles": provider cannot be reached`) {
+			t.Errorf("check: exit code %d\n%s", code, said)
 		}
 
 		k.start()
