@@ -1,10 +1,10 @@
 .DEFAULT_GOAL := help
-.PHONY: help build test race e2e check fmt tidy demo fuzz clean
+.PHONY: help build test race test-postgres e2e check fmt tidy demo fuzz clean
 
 FUZZTIME ?= 10s
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## bin/oidc-bridge, static
 	CGO_ENABLED=0 go build -trimpath -o bin/oidc-bridge ./cmd/oidc-bridge
@@ -15,7 +15,10 @@ test: ## the tests; they start a PostgreSQL of their own
 race: ## the tests with the race detector, in random order
 	.ci/run race
 
-e2e: ## logins at a real oidc-provider (needs Node)
+test-postgres: ## the tests on PostgreSQL 15, 17 and 18 from npm
+	.ci/run postgres15 postgres17 postgres18
+
+e2e: ## logins at a real Keycloak and oidc-provider, in Chromium (needs Node, Maven, Java)
 	.ci/run e2e
 
 check: ## format, vet, staticcheck and the tests with -race: before each commit

@@ -229,7 +229,7 @@ func TestCurrentUserIDIsInlined(t *testing.T) {
 			t.Fatal(err)
 		}
 		plan := strings.Join(lines, "\n")
-		initPlan, expression := strings.Count(plan, "InitPlan 1 "), strings.Count(plan, "current_setting('request.jwt.claims'")
+		initPlan, expression := strings.Count(plan, "InitPlan 1"), strings.Count(plan, "current_setting('request.jwt.claims'")
 		if initPlan == 0 || expression != 1 || strings.Contains(plan, "current_user_id(") {
 			t.Errorf("%s: want one InitPlan with the expression and no function call:\n%s", name, plan)
 		}
