@@ -32,7 +32,8 @@ func TestAttack_HS06_RateLimits(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			h := httpsService(t, "trusted_proxies: [127.0.0.1/32, 10.0.0.0/8]\n")
+			started := time.Now()
+			h := httpsServiceAt(t, "trusted_proxies: [127.0.0.1/32, 10.0.0.0/8]\n", func() time.Time { return started })
 			request := func(path string, i int) int {
 				r := httptest.NewRequest(http.MethodGet, path, nil)
 				r.RemoteAddr = test.peer(i)

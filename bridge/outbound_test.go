@@ -171,7 +171,9 @@ func TestAttack_JD03_OddEndpoints(t *testing.T) {
 			"https://", "https://:443/x", "https://user@sso.example.com/x", "https://user:pw@sso.example.com/x", "https://@sso.example.com/x", "https://sso.example.com/x#f", "https://sso.example.com/x#",
 			"https://sso.example.com/x?client_id=evil", "https://sso.example.com/x?a=1&redirect_uri=https://evil.example", "https://sso.example.com/x?STATE=1&state=2", " https://sso.example.com/x",
 			"https://sso.example.com\\@evil.example/x", "https://sso example.com/x", "https://sso.example.com:port/x", "https://sso.example.com/\x00", "https://sso.example.com/%zz", "https://[::1/x",
-			json.RawMessage("null"), 1, true, []string{"https://sso.example.com/x"}, map[string]string{"url": "https://sso.example.com/x"},
+			json.RawMessage("null"), 1, true,
+			[]string{"https://sso.example.com/x"},
+			map[string]string{"url": "https://sso.example.com/x"},
 		}
 		if !dev {
 			bad = append(bad, "http://127.0.0.1/x", "http://localhost/x", plain.URL+"/x")

@@ -107,8 +107,8 @@ type settings struct {
 	database *bridgetest.Database
 }
 
-func withRules(text string) setting  { return func(s *settings) { s.rules = text } }
-func withConfig(text string) setting { return func(s *settings) { s.config = text } }
+func withRules(text string) setting    { return func(s *settings) { s.rules = text } }
+func withConfig(text string) setting   { return func(s *settings) { s.config = text } }
 func withProvider(text string) setting { return func(s *settings) { s.provider = text } }
 
 func withSigning(text string) setting              { return func(s *settings) { s.signing = ", " + text } }

@@ -157,22 +157,32 @@ func TestSessionIsTouchedAtMostOnceAMinute(t *testing.T) {
 // httpsService is a bridge with a public host name, called without a network; its database is never reached.
 func httpsService(t *testing.T, more string) http.Handler {
 	t.Helper()
+	return httpsServiceAt(t, more, time.Now)
+}
+
+func httpsServiceAt(t *testing.T, more string, now func() time.Time) http.Handler {
+	t.Helper()
 	config, findings := bridge.LoadConfig("config.yaml", []byte(goodConfig+more), noEnvironment)
 	if len(findings) > 0 {
 		t.Fatal(findings)
 	}
-	return handler(t, config, "version: 1\nproviders: { corp: { preset: generic } }\nroles: { customer: {} }\n"+
-		"rules: [ { name: all, when: { email: { present: true } }, role: customer } ]\ndefault: deny\n")
+	return handlerAt(t, config, "version: 1\nproviders: { corp: { preset: generic } }\nroles: { customer: {} }\n"+
+		"rules: [ { name: all, when: { email: { present: true } }, role: customer } ]\ndefault: deny\n", now)
 }
 
 // handler is a bridge without a network.
 func handler(t *testing.T, config *bridge.Config, rulesText string) http.Handler {
 	t.Helper()
+	return handlerAt(t, config, rulesText, time.Now)
+}
+
+func handlerAt(t *testing.T, config *bridge.Config, rulesText string, now func() time.Time) http.Handler {
+	t.Helper()
 	rules, findings := mapping.Load("rules.yaml", []byte(rulesText))
 	if rules == nil {
 		t.Fatal(findings)
 	}
-	b, err := bridge.New(t.Context(), config, rules, bridge.Options{Version: "test", Log: bridgetest.NewLog(t).Logger(), Now: time.Now})
+	b, err := bridge.New(t.Context(), config, rules, bridge.Options{Version: "test", Log: bridgetest.NewLog(t).Logger(), Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}
