@@ -166,10 +166,16 @@ func TestStories(t *testing.T) {
 		for _, name := range strings.Fields(file("persons")) {
 			person := decode(t, file(name+".json"))
 			claims, _ := person["claims"].(map[string]any)
+			tokens := Tokens{IDToken: claims, AccessToken: claims, UserInfo: claims}
+			if recorded, separate := person["tokens"].(map[string]any); separate {
+				tokens.IDToken, _ = recorded["id_token"].(map[string]any)
+				tokens.AccessToken, _ = recorded["access_token"].(map[string]any)
+				tokens.UserInfo, _ = recorded["userinfo"].(map[string]any)
+			}
 			provider, _ := person["provider"].(string)
 			in := Input{
 				Provider: provider, Row: Row{Known: true}, Now: time.Date(2027, 1, 15, 0, 0, 0, 0, time.UTC),
-				Claims: rules.Capture(provider, Tokens{IDToken: claims, AccessToken: claims, UserInfo: claims}),
+				Claims: rules.Capture(provider, tokens),
 			}
 			switch row := person["row"].(type) {
 			case string:
