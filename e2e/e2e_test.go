@@ -158,3 +158,20 @@ func TestProviderDown(t *testing.T) {
 	v.wantAt("/")
 	v.wantRole(s.db.Role("customer"))
 }
+
+// A provider whose clock is 90 s off is not believed, and the log says that it is the clock.
+func TestClocksApart(t *testing.T) {
+	for ahead, logged := range map[string]string{"90": "s ahead of our clock", "-90": "s ago by our clock, which is too old"} {
+		t.Run(ahead, func(t *testing.T) {
+			s := newShop(t)
+			s.setUp(t, s.startProvider(t, "0", "--ahead="+ahead))
+			bridge := s.serve(t)
+			v := s.visit(t)
+			v.login("basic", "carl")
+			v.wantRefusal(http.StatusBadGateway, "the clocks are apart")
+			if log := bridge.output.String(); !strings.Contains(log, logged) {
+				t.Errorf("want %q in the log:\n%s", logged, log)
+			}
+		})
+	}
+}

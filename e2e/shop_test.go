@@ -62,9 +62,9 @@ func openShop(t *testing.T) *shop {
 }
 
 // startProvider starts oidc-provider and returns its issuer.
-func (s *shop) startProvider(t *testing.T, port string) string {
+func (s *shop) startProvider(t *testing.T, port string, flags ...string) string {
 	t.Helper()
-	cmd := exec.Command("node", "provider.mjs", "--bridge", s.public, "--port", port)
+	cmd := exec.Command("node", append([]string{"provider.mjs", "--bridge", s.public, "--port", port}, flags...)...)
 	cmd.Dir = "oidc-provider"
 	if _, err := cmd.StdinPipe(); err != nil { // it ends when this pipe does
 		t.Fatal(err)

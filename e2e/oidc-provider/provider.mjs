@@ -1,15 +1,21 @@
 // A real OpenID provider for the end-to-end tests: oidc-provider, with a handful of people and two clients of the bridge.
 //
-//   node provider.mjs --bridge URL [--port N]
+//   node provider.mjs --bridge URL [--port N] [--ahead SECONDS]
 //
-// URL is the bridge's public_url; the clients' redirect and logout addresses are below it. Listens on loopback, prints one line of JSON
-// with its issuer on stdout once it answers, and exits when its stdin closes, so that it never outlives its parent.
+// URL is the bridge's public_url; the clients' redirect and logout addresses are below it. The provider's clock is ahead of the machine's, or,
+// with a negative number, behind. Listens on loopback, prints one line of JSON with its issuer on stdout once it answers, and exits when its
+// stdin closes, so that it never outlives its parent.
 import { createPrivateKey, generateKeyPairSync } from 'node:crypto';
 import { createServer } from 'node:http';
 import { parseArgs } from 'node:util';
 import Provider from 'oidc-provider';
 
-const { values: flags } = parseArgs({ options: { bridge: { type: 'string' }, port: { type: 'string', default: '0' } } });
+const { values: flags } = parseArgs({
+  options: { bridge: { type: 'string' }, port: { type: 'string', default: '0' }, ahead: { type: 'string', default: '0' } },
+});
+
+const clock = Date.now;
+Date.now = () => clock() + 1000 * flags.ahead; // where oidc-provider takes the time from
 
 // Everybody's password is their name followed by "-password". A claim that is not here is not sent.
 const people = {
