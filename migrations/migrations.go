@@ -39,7 +39,11 @@ func Up(ctx context.Context, ownerURL, runtimeRole string) (applied []string, er
 	if err != nil {
 		return nil, fmt.Errorf("owner URL: %w", err)
 	}
-	db := stdlib.OpenDB(*config)
+	// What the files leave without a schema is PostgreSQL's own, whatever stands in the database and on its search_path (DB-03).
+	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, "SELECT pg_catalog.set_config('search_path', '', false)")
+		return err
+	}))
 	defer db.Close()
 	// A session lock, on a connection of its own: goose opens transactions on others.
 	lock, err := db.Conn(ctx)
