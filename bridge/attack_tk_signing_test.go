@@ -20,7 +20,7 @@ func TestAttack_TK06_SigningSecrets(t *testing.T) {
 	t.Parallel()
 	text := func(yaml string) string { return "jwt_secret: " + yaml }
 	tests := []string{
-		text(`""`), text("short"), text(strings.Repeat("k7", 15) + "x"), text("reallyreallyreallyreallyverysafe"), text("ReallyReallyReallyReallyVerySafe"), text("xx-reallyreallyreallyreallyverysafe-xx"),
+		text(`""`), text("short"), text(jwtSecret[:31]), text(base64.StdEncoding.EncodeToString([]byte(jwtSecret[:31])) + ", jwt_secret_is_base64: true"), text(strings.Repeat("k7", 15) + "x"), text("reallyreallyreallyreallyverysafe"), text("ReallyReallyReallyReallyVerySafe"), text("xx-reallyreallyreallyreallyverysafe-xx"),
 		text("super-secret-jwt-token-with-at-least-32-characters-long"), text("your-256-bit-secret-your-256-bit-secret"), text("a-string-secret-at-least-256-bits-long"), text("changeme-changeme-changeme-changeme"),
 		text("secretsecretsecretsecretsecretsecret"), text(`"01234567890123456789012345678901"`), text("0123456789abcdef0123456789abcdef"), text("abcdefghijklmnopqrstuvwxyz123456"),
 		text(strings.Repeat("a", 64)), text(strings.Repeat("ab", 32)), text(strings.Repeat("abcdefg", 8)), text(`"` + strings.Repeat(" ", 40) + `"`), text(`" ` + jwtSecret + `"`), text(`"` + jwtSecret + ` "`),
