@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -115,7 +116,8 @@ func TestAttack_DB03_HostileSchema(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := newService(t, withDatabase(db))
-			if findings := bridge.CheckDatabase(t.Context(), s.Config, nil); len(findings) > 0 {
+			_, rules := load(t, filepath.Join(s.Dir, "config.yaml"))
+			if findings := bridge.CheckDatabase(t.Context(), s.Config, rules); len(findings) > 0 {
 				t.Errorf("check: %v", findings)
 			}
 			for subject, role := range map[string]string{"ada": "admin", "carl": "customer"} {
@@ -148,7 +150,7 @@ func TestAttack_DB03_HostileSchema(t *testing.T) {
 func TestAttack_DB04_OneTimeUse(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
-	_, rules := load(t, s.Dir+"/config.yaml")
+	_, rules := load(t, filepath.Join(s.Dir, "config.yaml"))
 	var stores []*bridge.Store
 	for range 3 {
 		store, err := bridge.OpenStore(t.Context(), s.Config, s.now)
