@@ -1,7 +1,7 @@
 // Package e2e proves the whole with real parts: the program oidc-bridge as it is shipped, oidc-provider from npm, PostgreSQL, and an
 // orders API: the stand-in for PostgREST, and PostgREST itself where there is one (POSTGREST_BIN, or postgrest on PATH).
 //
-// It runs on Linux and needs Node: npm ci in oidc-provider/ comes first, `make e2e` does both.
+// It runs on Linux and needs Node: npm ci in oidc-provider/ and editor/ comes first, `make e2e` does both.
 package e2e
 
 import (
