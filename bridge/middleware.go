@@ -54,9 +54,11 @@ func edge(c *Config, log *slog.Logger, m *Metrics, errs errorWriter) func(http.H
 			started := time.Now()
 			answer := &statusWriter{ResponseWriter: w}
 			defer func() {
-				if panicked := recover(); panicked != nil {
+				panicked := recover()
+				half := panicked != nil && answer.status != 0
+				if panicked != nil && panicked != http.ErrAbortHandler {
 					log.Error("panic", "request", id, "panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
-					if answer.status == 0 {
+					if !half {
 						errs.page(func(http.ResponseWriter, *http.Request) error { return errInternal })(answer, r)
 					}
 				}
@@ -69,6 +71,9 @@ func edge(c *Config, log *slog.Logger, m *Metrics, errs errorWriter) func(http.H
 				m.request(route, r.Method, answer.status, took)
 				log.Debug("request", "request", id, "method", r.Method, "path", oneLine(r.URL.Path), "status", answer.status, "took", took,
 					"client", clientAddr(c, r))
+				if half || panicked == http.ErrAbortHandler {
+					panic(http.ErrAbortHandler) // cuts the connection: half an answer must not look whole
+				}
 			}()
 			if len(r.URL.String()) > maxURL {
 				answer.WriteHeader(http.StatusRequestURITooLong)
