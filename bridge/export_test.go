@@ -9,3 +9,6 @@ func ConfigKeys() (keys []string) {
 	}
 	return slices.Compact(slices.Sorted(slices.Values(keys)))
 }
+
+// NewServer is the server of each listener.
+var NewServer = newServer
