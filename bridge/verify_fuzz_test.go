@@ -248,8 +248,26 @@ func FuzzLoginCookie(f *testing.F) {
 	}
 	// As in FuzzCompact: N and V stand for the good name and value, T for the state.
 	for _, seed := range [][3]string{
-		{"N=V", "T", "op"}, {"N=V; N=V", "T", "op"}, {"N=V", "T", "other"}, {"N=V", "", "op"}, {"N=V", "TT", "op"}, {"N=V", "x", "op"}, {"N=", "T", "op"}, {"N=AAAA", "T", "op"}, {"N=VA", "T", "op"}, {"N=V=", "T", "op"},
-		{`N="V"`, "T", "op"}, {"N=V ", "T", "op"}, {" N=V", "T", "op"}, {"n=V", "T", "op"}, {"NN=V", "T", "op"}, {"x=y; N=V; z", "T", "op"}, {"N=V;N=x", "T", "op"}, {"__Host-ls-x=V", "T", "op"}, {"", "T", "op"}, {"N=V, N=V", "T", "op"},
+		{"N=V", "T", "op"},
+		{"N=V; N=V", "T", "op"},
+		{"N=V", "T", "other"},
+		{"N=V", "", "op"},
+		{"N=V", "TT", "op"},
+		{"N=V", "x", "op"},
+		{"N=", "T", "op"},
+		{"N=AAAA", "T", "op"},
+		{"N=VA", "T", "op"},
+		{"N=V=", "T", "op"},
+		{`N="V"`, "T", "op"},
+		{"N=V ", "T", "op"},
+		{" N=V", "T", "op"},
+		{"n=V", "T", "op"},
+		{"NN=V", "T", "op"},
+		{"x=y; N=V; z", "T", "op"},
+		{"N=V;N=x", "T", "op"},
+		{"__Host-ls-x=V", "T", "op"},
+		{"", "T", "op"},
+		{"N=V, N=V", "T", "op"},
 	} {
 		f.Add(seed[0], seed[1], seed[2])
 	}
