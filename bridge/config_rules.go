@@ -18,7 +18,7 @@ func LoadProviders(configFile string, lookup func(string) (string, bool)) (*Conf
 		return nil, missing
 	}
 	l := newConfigLoader(configFile, text, lookup)
-	c := &Config{PublicURL: &url.URL{}, Rules: filepath.Join(l.dir, "rules.yaml")}
+	c := &Config{file: configFile, PublicURL: &url.URL{}, Rules: filepath.Join(l.dir, "rules.yaml")}
 	var providers *yaml.Node
 	for _, e := range l.Mapping(l.Root(), "the configuration", configKeys[""]...) {
 		switch e.Key {

@@ -13,7 +13,7 @@ import (
 type rulesCheckCommand struct {
 	File string `arg:"" optional:"" help:"The rules file; - is standard input. Default: the one that the configuration names, else rules.yaml."`
 	configFlag
-	DB     bool   `name:"db" help:"Look at the roles in the database, too: E401 to E403."`
+	DB     bool   `name:"db" help:"Look at the database, too: at the roles (E401 to E403), and whether any login has carried the claims that the rules read."`
 	Strict bool   `help:"Warnings count as errors."`
 	Format string `default:"text" enum:"text,json" placeholder:"FORMAT" help:"text or json. Default: ${default}."`
 }
@@ -42,6 +42,7 @@ func (c rulesCheckCommand) Run(env environment) error {
 		return err
 	}
 	rules, findings := mapping.Load(shown(name), text)
+	var known []strictyaml.Finding // about what people's logins carry
 	var skipped []string
 	switch {
 	case rules == nil:
@@ -55,21 +56,32 @@ func (c rulesCheckCommand) Run(env environment) error {
 	if rules != nil {
 		findings = append(findings, rules.Expired(time.Now())...)
 		if c.DB {
-			findings = append(findings, c.checkRoles(env, rules)...)
+			var roles []strictyaml.Finding
+			roles, known = c.checkDatabase(env, config, rules)
+			findings = append(findings, roles...)
 		} else {
 			skipped = append(skipped, "roles in the database (--db)")
 		}
 	}
 	strictyaml.Sort(findings)
-	return c.print(env, findings, skipped)
+	return c.print(env, append(findings, known...), skipped)
 }
 
-func (c rulesCheckCommand) checkRoles(env environment, rules *mapping.Rules) []strictyaml.Finding {
+// checkDatabase looks at the roles and, when the providers are known, whether any login has carried the claims that the rules read.
+func (c rulesCheckCommand) checkDatabase(env environment, config *bridge.Config, rules *mapping.Rules) (roles, known []strictyaml.Finding) {
 	database, findings := bridge.LoadDatabase(c.file(), env.lookup)
 	if database == nil {
-		return findings
+		return findings, nil
 	}
-	return append(findings, bridge.CheckRoles(env.ctx, &bridge.Config{Database: *database}, rules)...)
+	if config == nil {
+		config = &bridge.Config{}
+	}
+	config.Database = *database
+	roles = append(findings, bridge.CheckRoles(env.ctx, config, rules)...)
+	if strictyaml.Errors(roles) {
+		return roles, nil
+	}
+	return roles, bridge.CheckClaims(env.ctx, config, rules)
 }
 
 func (c rulesCheckCommand) print(env environment, findings []strictyaml.Finding, skipped []string) error {
