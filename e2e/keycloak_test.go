@@ -254,6 +254,16 @@ func TestKeycloak(t *testing.T) {
 		}
 	})
 
+	t.Run("what it sends", func(t *testing.T) {
+		roles := client{"roles", "bridge", "bridge-client-secret-of-the-end-to-end-tests"}
+		groups := client{"groups", "bridge-groups", "bridge-groups-client-secret-of-the-end-to-end-tests"}
+		s.wantRecorded(t, "keycloak-realm-role", k.issuer(), roles, "alice")
+		s.wantRecorded(t, "keycloak-client-role", k.issuer(), roles, "ben")
+		s.wantRecorded(t, "keycloak-no-role", k.issuer(), roles, "nora")
+		s.wantRecorded(t, "keycloak-groups", k.issuer(), groups, "alice")
+		s.wantRecorded(t, "keycloak-no-groups", k.issuer(), groups, "nora")
+	})
+
 	t.Run("what the realm lacks", func(t *testing.T) {
 		const lacks = `provider "roles": no login so far has carried groups`
 		said, code := run(t, s.command("check"))

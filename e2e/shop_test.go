@@ -30,6 +30,7 @@ type shop struct {
 	site   *http.ServeMux
 	origin string // of the site; the page is at / there, the bridge at /auth/, the API at /orders
 	public string // the bridge's public_url
+	issuer string // of the provider that startProvider started
 	db     *bridgetest.Database
 	dir    string       // holds config.yaml, rules.yaml and the secrets
 	env    []string     // of the bridge
@@ -69,7 +70,8 @@ func (s *shop) startProvider(t *testing.T, port string, flags ...string) string 
 	if _, err := cmd.StdinPipe(); err != nil { // it ends when this pipe does
 		t.Fatal(err)
 	}
-	return start(t, cmd).announced(t, "issuer")["issuer"].(string)
+	s.issuer = start(t, cmd).announced(t, "issuer")["issuer"].(string)
+	return s.issuer
 }
 
 // setUp sets up a shop whose people log in at oidc-provider.
