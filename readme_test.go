@@ -22,19 +22,19 @@ func TestMain(m *testing.M) { bridgetest.Main(m) }
 func environment(name string) (string, bool) {
 	value, set := map[string]string{
 		"DATABASE_URL": "postgres://bridge_runtime@localhost/app", "JWT_SECRET": "0f8b3c1d5e7a92640f8b3c1d5e7a9264",
-		"COOKIE_KEY": "S2V5IGZvciB0ZXN0cyBvZiB0aGUgY29tbWFuZCBsaW4=", "CORP_CLIENT_SECRET": "a",
+		"COOKIE_KEY": "S2V5IGZvciB0ZXN0cyBvZiB0aGUgY29tbWFuZCBsaW4=", "CORP_CLIENT_SECRET": "a", "GOOGLE_CLIENT_ID": "a", "GOOGLE_CLIENT_SECRET": "a",
 	}[name]
 	return value, set
 }
 
-// blocks returns the code blocks of the README that follow a comment <!-- mark -->.
+// blocks returns the code blocks of a document that follow a comment <!-- mark -->.
 func blocks(t *testing.T, readme, mark string) (out []string) {
 	t.Helper()
 	for _, m := range regexp.MustCompile("(?s)<!-- "+mark+" -->\n```[a-z]+\n(.*?)```").FindAllStringSubmatch(readme, -1) {
 		out = append(out, m[1])
 	}
 	if len(out) == 0 {
-		t.Fatalf("README.md has no block marked %q", mark)
+		t.Fatalf("there is no block marked %q", mark)
 	}
 	return out
 }
@@ -71,6 +71,36 @@ func TestReadmeConfiguration(t *testing.T) {
 	}
 	if _, _, findings := bridge.Load(filepath.Join(dir, "config.yaml"), environment); len(findings) > 0 {
 		t.Error(findings)
+	}
+}
+
+// TestDocuments loads the configuration of each document below docs with each of its rules.
+func TestDocuments(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("docs/*.md")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%v, error %v", files, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, rules := range blocks(t, string(text), "test: rules") {
+			dir := t.TempDir()
+			write(t, filepath.Join(dir, "config.yaml"), blocks(t, string(text), "test: config")[0])
+			write(t, filepath.Join(dir, "rules.yaml"), rules)
+			if _, _, findings := bridge.Load(filepath.Join(dir, "config.yaml"), environment); len(findings) > 0 {
+				t.Errorf("%s: %v", file, findings)
+			}
+		}
+	}
+}
+
+func write(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -156,7 +156,7 @@ const keycloakProviders = `
     name: The same, by groups
     issuer: ISSUER
     client_id: bridge-groups
-    client_secret: bridge-groups-client-secret-of-the-end-to-end-tests
+    client_secret: [the-secret-that-it-will-have-tomorrow, bridge-groups-client-secret-of-the-end-to-end-tests]
     allow_private: true
 `
 
