@@ -74,14 +74,10 @@ func TestReadmeConfiguration(t *testing.T) {
 	}
 }
 
-// TestDocuments loads the configuration of each document below docs with each of its rules.
-func TestDocuments(t *testing.T) {
+// TestProviderDocuments loads the configuration of each document with each of its rules.
+func TestProviderDocuments(t *testing.T) {
 	t.Parallel()
-	files, err := filepath.Glob("docs/*.md")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("%v, error %v", files, err)
-	}
-	for _, file := range files {
+	for _, file := range []string{"docs/keycloak.md", "docs/google.md"} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
