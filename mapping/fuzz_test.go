@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -43,8 +44,25 @@ func FuzzRulesFile(f *testing.F) {
 				t.Fatalf("%+v", finding)
 			}
 		}
+		if schema, _ := FileSchema("rules.yaml", []byte(text)); !json.Valid(schema) {
+			t.Fatalf("schema %s", schema)
+		}
+		if results, ran, _ := Test("rules.yaml", []byte(text)); !ran && slices.ContainsFunc(results, func(r TestResult) bool { return !r.Passed }) {
+			t.Fatalf("%v failed and were not run", results)
+		}
 		if rules == nil {
 			return
+		}
+		for _, person := range rules.Persons() {
+			in := rules.Input(person)
+			event, err := json.Marshal(rules.Decide(in).ReadClaims())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if in.Claims, err = Recall(event); err != nil {
+				t.Fatal(err)
+			}
+			rules.Explain(in)
 		}
 		for _, provider := range rules.Providers() {
 			rules.Decide(Input{Provider: provider}) // must not panic on nothing
