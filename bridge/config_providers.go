@@ -125,6 +125,9 @@ func (l *configLoader) clientSecrets(n *yaml.Node) (secrets []Secret) {
 func (l *configLoader) issuer(n *yaml.Node, text string, insecureDev bool) {
 	u, err := url.Parse(text)
 	switch {
+	case isForManyTenants(text, u):
+		l.Errorf(n, "E104", "write the issuer of your own tenant, such as https://login.microsoftonline.com/<tenant id>/v2.0",
+			"an issuer for many tenants: a subject of another tenant could be a person of yours")
 	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		l.Errorf(n, "E104", "copy it from the provider's discovery document: https://…, without query", "the issuer is not a URL")
 	case !l.secureOrDev(u, insecureDev):
@@ -132,6 +135,20 @@ func (l *configLoader) issuer(n *yaml.Node, text string, insecureDev bool) {
 	case strings.HasSuffix(text, "/.well-known/openid-configuration"):
 		l.Errorf(n, "E104", "remove /.well-known/openid-configuration", "this is the discovery document, not the issuer")
 	}
+}
+
+// isForManyTenants finds templates (IL-03), and the addresses of Microsoft that answer for every tenant with one. u is nil when text is no URL.
+func isForManyTenants(text string, u *url.URL) bool {
+	if strings.ContainsAny(text, "{}*") {
+		return true
+	}
+	if u == nil {
+		return false
+	}
+	first, _, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
+	return strings.ContainsAny(u.Path, "{}*") ||
+		(strings.HasPrefix(u.Host, "login.") && strings.Contains(u.Host, "microsoftonline.") || u.Host == "sts.windows.net") &&
+			slices.Contains([]string{"common", "organizations", "consumers"}, strings.ToLower(first))
 }
 
 // reservedParams are the parameters of the authorization request that the bridge sets itself, or never wants set.
