@@ -70,46 +70,92 @@ func TestAttack_MP09_RuleChangeWithLiveSessions(t *testing.T) {
 	bridgetest.Await(t, "the refusal", func() bool { return role(customer) == 403 })
 }
 
-// TestFault_F23_BrokenRulesFile: what cannot be used changes nothing, and the log says why; mending it is enough.
-func TestFault_F23_BrokenRulesFile(t *testing.T) {
+// TestAttack_CF04_BrokenReload: what cannot be used changes nothing, for requests under way neither, and the log says why; mending it is
+// enough (F-23, too).
+func TestAttack_CF04_BrokenReload(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	b, _ := s.login("carl", "/")
-	good, err := os.ReadFile(filepath.Join(s.Dir, "rules.yaml"))
+	cookie := sessionCookie(t, s, b)
+	file := filepath.Join(s.Dir, "rules.yaml")
+	good, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	before := s.readyHash()
-	for name, bad := range map[string]string{
-		"truncated":        string(good[:len(good)/2]),
-		"empty":            "",
-		"not YAML":         "\t{",
-		"a role too many":  strings.Replace(string(good), "roles:\n", "roles:\n  nobody_at_all: {}\n", 1),
-		"a failing test":   strings.Replace(string(good), "expect: { role: "+s.DB.Role("admin"), "expect: { role: "+s.DB.Role("customer"), 1),
-		"another provider": strings.ReplaceAll(string(good), "op", "po"),
-	} {
-		write(t, filepath.Join(s.Dir, "rules.yaml"), bad)
-		refused := strings.Count(strings.Join(s.Log.Lines(), "\n"), "the rules file was not loaded")
-		s.Reload <- os.Interrupt // any signal: it stands for SIGHUP
-		bridgetest.Await(t, "the refusal of a file that is "+name, func() bool {
-			return strings.Count(strings.Join(s.Log.Lines(), "\n"), "the rules file was not loaded") > refused
-		})
-		if page, _ := s.token(b); page.Status != 200 || s.readyHash() != before {
-			t.Errorf("%s: %d", name, page.Status)
+	reload := func(name string, change func() error) {
+		refused := func() int { return strings.Count(strings.Join(s.Log.Lines(), "\n"), "the rules file was not loaded") }
+		seen := refused()
+		if err := change(); err != nil {
+			t.Fatal(err)
 		}
-		if _, metrics := get(t, s.Private+"/metrics"); !strings.Contains(metrics, "oidc_bridge_rules_reload_ok 0") {
-			t.Errorf("%s: the metric does not say so", name)
+		s.Reload <- os.Interrupt // any signal: it stands for SIGHUP
+		bridgetest.Await(t, "the refusal of a file that is "+name, func() bool { return refused() > seen })
+		if status := fetchStatus(t, s.URL+"/api_token", cookie); status != 200 || s.readyHash() != before {
+			t.Errorf("%s: %d", name, status)
+		}
+		if value := s.metric(t, "oidc_bridge_rules_reload_ok "); value != "0" {
+			t.Errorf("%s: the metric says %s", name, value)
 		}
 	}
-	write(t, filepath.Join(s.Dir, "rules.yaml"), string(good)+"# mended\n")
+	replaced := func(old, by string) string {
+		if !strings.Contains(string(good), old) {
+			t.Fatalf("%q is not in the rules", old)
+		}
+		return strings.Replace(string(good), old, by, 1)
+	}
+	texts := map[string]string{
+		"cut in two":         string(good[:len(good)/2]),
+		"cut in a line":      string(good[:len(good)*3/4]),
+		"empty":              "",
+		"one byte":           "v",
+		"zeros":              strings.Repeat("\x00", 4096),
+		"not YAML":           "\t{",
+		"not UTF-8":          string(good) + "# \xff\n",
+		"another document":   string(good) + "---\n" + string(good),
+		"a merge conflict":   "<<<<<<< HEAD\n" + string(good) + "=======\n" + string(good) + ">>>>>>> main\n",
+		"a placeholder":      "{{ .Values.rules }}\n",
+		"JSON of an error":   `{"error": "not found"}`,
+		"too large":          string(good) + strings.Repeat("# padding\n", 120_000),
+		"a role too many":    replaced("roles:\n", "roles:\n  nobody_at_all: {}\n"),
+		"a powerful role":    replaced("roles:\n", "roles:\n  "+s.DB.Role("bridge_owner")+": {}\n"),
+		"postgres":           replaced("role: "+s.DB.Role("customer"), "role: postgres"),
+		"a failing test":     replaced("expect: { role: "+s.DB.Role("admin"), "expect: { role: "+s.DB.Role("customer")),
+		"another provider":   strings.ReplaceAll(string(good), "op", "po"),
+		"an unknown key":     replaced("default: deny", "default: deny\ndefaults: allow"),
+		"without default":    replaced("default: deny", ""),
+		"a reserved claim":   replaced("email: { from: email }", "role: { from: email }"),
+		"an editable grant":  replaced("when: { groups: /admins }", "when: { nickname: ada }"),
+		"another version":    replaced("version: 1", "version: 2"),
+		"a broken condition": replaced("when: { groups: /admins }", "when: { groups: { regex: '(' } }"),
+	}
+	for name, bad := range texts {
+		reload(name, func() error { return os.WriteFile(file, []byte(bad), 0o600) })
+	}
+	reload("gone", func() error { return os.Remove(file) })
+	reload("a folder", func() error { return os.Mkdir(file, 0o700) })
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	reload("a link to nothing", func() error { return os.Symlink("nowhere", file) })
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	// config.yaml is read at the start alone: what becomes of it, and of its secrets, is for the next start.
+	for _, text := range []string{"", "public_url: https://evil.example\n", "\x00"} {
+		write(t, filepath.Join(s.Dir, "config.yaml"), text)
+		reload("beside a broken config.yaml", func() error { return os.WriteFile(file, []byte(text+"x"), 0o600) })
+	}
+	write(t, file, string(good)+"# mended\n")
 	bridgetest.Await(t, "the mended file", func() bool { return s.readyHash() != before })
-	if _, metrics := get(t, s.Private+"/metrics"); !strings.Contains(metrics, "oidc_bridge_rules_reload_ok 1") || !strings.Contains(metrics, `oidc_bridge_rules_info{hash="`+s.readyHash()+`"} 1`) {
+	if s.metric(t, "oidc_bridge_rules_reload_ok ") != "1" || s.metric(t, `oidc_bridge_rules_info{hash="`+s.readyHash()+`"} `) != "1" {
 		t.Error("the metrics do not show the mended file")
 	}
+	bridgetest.Tried(t, len(texts)+6)
 }
 
-// TestFault_F23_ConfigMapSwap: Kubernetes replaces a ConfigMap by moving a symbolic link; hundred times under load, no request fails.
-func TestFault_F23_ConfigMapSwap(t *testing.T) {
+// TestAttack_CF04_ReloadUnderLoad: Kubernetes replaces a ConfigMap by moving a symbolic link; hundred times under load, no request fails (F-23, too).
+func TestAttack_CF04_ReloadUnderLoad(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	b, _ := s.login("carl", "/")
@@ -165,6 +211,7 @@ func TestFault_F23_ConfigMapSwap(t *testing.T) {
 	}
 	close(done)
 	load.Wait()
+	bridgetest.Tried(t, 100)
 }
 
 // TestRoleTakenBack: a role that the database drops, revokes or makes powerful is not handed out any more, and is when it is as before.
