@@ -247,7 +247,7 @@ func (l *loader) loadClaim(p *provider, e strictyaml.Entry) {
 	}
 	if n := options["editable"]; n != nil {
 		c.editable, _ = l.doc.Bool(n, "editable")
-	} else if c.derived == plain && slices.Contains(editedByPeople, strings.TrimPrefix(c.from, "/")) {
+	} else if c.derived == plain && isEditedByPeople(c.from) {
 		c.editable = true
 	}
 	if n := options["fold"]; n != nil {
@@ -257,6 +257,14 @@ func (l *loader) loadClaim(p *provider, e strictyaml.Entry) {
 		}
 	}
 	l.loadAbsence(c, options)
+}
+
+// isEditedByPeople reports whether the key, or what a pointer such as /address/country leads into, is one of editedByPeople.
+func isEditedByPeople(from string) bool {
+	if pointer, is := strings.CutPrefix(from, "/"); is {
+		from, _, _ = strings.Cut(pointer, "/")
+	}
+	return slices.Contains(editedByPeople, from)
 }
 
 // loadAbsence reads what the file says about the claim's absence.
