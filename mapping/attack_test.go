@@ -20,7 +20,9 @@ rules:
 }
 
 func TestAttack_MP02_ForbiddenRoles(t *testing.T) {
-	for _, name := range []string{"postgres", "Postgres", "pg_monitor", "PG_x", "none", "public", "authenticator", "current_user", `""`, `"a\u200bb"`, strings.Repeat("x", 64)} {
+	names := []string{"postgres", "Postgres", "pg_monitor", "PG_x", "none", "public", "authenticator", "current_user", `""`, `"a\u200bb"`, strings.Repeat("x", 64)}
+	tried(t, len(names))
+	for _, name := range names {
 		rules, findings := Load("rules.yaml", []byte("version: 1\nproviders: { corp: { preset: generic } }\nroles: { "+name+": {} }\ndefault: deny\n"))
 		if rules != nil || len(findings) != 1 || findings[0].Code != "E303" && findings[0].Code != "E104" {
 			t.Errorf("role %s: %v", name, findings)
@@ -110,7 +112,7 @@ default: { role: viewer }
 
 func TestAttack_MP08_YAMLTraps(t *testing.T) {
 	valid := staff + "default: deny\n"
-	for name, text := range map[string]string{
+	texts := map[string]string{
 		"byte order mark": "\xef\xbb\xbf" + valid,
 		"tab":             "version: 1\nroles:\n\teditor: {}\n",
 		"two documents":   valid + "---\n" + valid,
@@ -126,7 +128,9 @@ func TestAttack_MP08_YAMLTraps(t *testing.T) {
 		"a list":          "[]",
 		"null":            "~",
 		"deep":            valid + "token: " + strings.Repeat("[", 20_000) + "\n",
-	} {
+	}
+	tried(t, len(texts))
+	for name, text := range texts {
 		if rules, findings := Load("rules.yaml", []byte(text)); rules != nil || len(findings) == 0 {
 			t.Errorf("%s: loads", name)
 		}
@@ -170,6 +174,7 @@ rules:
 }
 
 func TestAttack_MP11_ReservedTokenClaims(t *testing.T) {
+	tried(t, 2*len(reservedClaims))
 	for _, name := range reservedClaims {
 		for _, where := range []string{"token: { " + name + ": x }\n", "rules: [{ name: a, provider: corp, when: { groups: /a }, role: editor, token: { " + name + ": { from: sub } } }]\n"} {
 			rules, findings := Load("rules.yaml", []byte(staff+where+"default: deny\n"))

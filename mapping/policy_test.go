@@ -37,6 +37,7 @@ type policy struct {
 	rules *Rules
 	row   Row
 	now   time.Time
+	tried *int
 }
 
 func newPolicy(t testing.TB, rules string) policy {
@@ -47,7 +48,15 @@ func newPolicy(t testing.TB, rules string) policy {
 	if !strings.Contains(rules, "\ndefault:") {
 		rules += "\ndefault: deny\n"
 	}
-	return policy{t: t, rules: loadText(t, "rules.yaml", rules), row: Row{Known: true}, now: time.Date(2027, 1, 15, 12, 0, 0, 0, time.UTC)}
+	p := policy{t: t, rules: loadText(t, "rules.yaml", rules), row: Row{Known: true}, now: time.Date(2027, 1, 15, 12, 0, 0, 0, time.UTC), tried: new(int)}
+	t.Cleanup(func() { tried(t, *p.tried) })
+	return p
+}
+
+// tried is bridgetest.Tried, which tells the table of `make security` how many inputs a test has tried. A policy counts its own.
+func tried(t testing.TB, inputs int) {
+	t.Helper()
+	t.Logf("inputs tried: %d", inputs)
 }
 
 func decode(t testing.TB, text string) map[string]any {
@@ -66,6 +75,7 @@ func decode(t testing.TB, text string) map[string]any {
 
 func (p policy) decide(provider, claims string) Decision {
 	p.t.Helper()
+	*p.tried++
 	token := decode(p.t, claims)
 	in := Input{
 		Provider: provider, Row: p.row, Now: p.now,
