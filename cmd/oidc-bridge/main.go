@@ -63,6 +63,7 @@ type usageError struct{ error }
 
 // run is the program. Output goes to stdout, everything about its making to stderr.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, lookup func(string) (string, bool)) (code int) {
+	stdout, stderr = safeWriter{stdout}, safeWriter{stderr}
 	var line commandLine
 	exited := -1
 	parser, err := kong.New(&line,

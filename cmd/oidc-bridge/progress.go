@@ -20,7 +20,7 @@ type progress struct {
 
 func newProgress(w io.Writer, total int, now func() time.Time) *progress {
 	p := &progress{total: total, started: now(), now: now}
-	if isTerminal(w) {
+	if w = rawStream(w); isTerminal(w) {
 		p.w = w
 	}
 	return p
