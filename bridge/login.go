@@ -119,9 +119,16 @@ func handleCallback(providers []*Provider, active *ActiveRules, store *Store, co
 		log.Info("login", "provider", provider.ID, "rule", decision.Rule(), "request", w.Header().Get(requestIDHeader))
 		cookies.PutSession(w, token)
 		cookies.CountLogin(w, r)
-		http.Redirect(w, r, login.ReturnTo, http.StatusSeeOther)
+		goBack(w, login.ReturnTo)
 		return nil
 	}
+}
+
+// goBack sends the browser where returnTo said. http.Redirect would shorten what looks like dots and slashes of the path, in a fragment too:
+// /x#/../auth/logout would become another place than the one that was checked (RD-04).
+func goBack(w http.ResponseWriter, target string) {
+	w.Header().Set("Location", target)
+	w.WriteHeader(http.StatusSeeOther)
 }
 
 func findProvider(providers []*Provider, id string) (*Provider, error) {
