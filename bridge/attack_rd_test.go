@@ -115,6 +115,16 @@ func TestAttack_RD04_OwnEndpoints(t *testing.T) {
 			hostile = append(hostile, fmt.Sprintf(spelled, own), fmt.Sprintf(spelled, strings.ToUpper(own)))
 		}
 	}
+	// What stands behind # never leaves the browser, and must not become a path on the way there.
+	s := newService(t, withPrefix("/auth"))
+	fragments := []string{"/x#/../auth/logout", "/x#/../auth/login/op", "/x#a/../../auth/logout", "/x#/..//evil.com", "/#/./auth/api_token", "/x/#//..//", "/x#?a=/../", "/x#/a//b/"}
+	for _, target := range fragments {
+		_, page := s.login("carl", url.QueryEscape(target))
+		if location := page.History[len(page.History)-1].Header.Get("Location"); location != target {
+			t.Errorf("%q returns to %q", target, location)
+		}
+	}
+	bridgetest.Tried(t, len(fragments))
 	newReturner(t).refuse(t, hostile, "/login", "/logout", "/me", "/auth/", "/auth/menu", "/auth/tokens", "/authentic/login", "/x/auth/login", "/x?next=/auth/logout")
 }
 
