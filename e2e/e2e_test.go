@@ -1,7 +1,8 @@
-// Package e2e proves the whole with real parts: the program oidc-bridge as it is shipped, oidc-provider from npm, PostgreSQL, and an
-// orders API: the stand-in for PostgREST, and PostgREST itself where there is one (POSTGREST_BIN, or postgrest on PATH).
+// Package e2e proves the whole with real parts: the program oidc-bridge as it is shipped, Keycloak from Maven Central, oidc-provider from
+// npm, Chromium, PostgreSQL, and an orders API: the stand-in for PostgREST, and PostgREST itself where there is one (POSTGREST_BIN, or
+// postgrest on PATH).
 //
-// It runs on Linux and needs Node: npm ci in oidc-provider/ and editor/ comes first, `make e2e` does both.
+// It runs on Linux. `make e2e` installs what it needs and runs it; with E2E_SHOTS=FOLDER it saves what Chromium shows.
 package e2e
 
 import (

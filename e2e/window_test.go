@@ -28,7 +28,7 @@ const stepTimeout = time.Minute
 func (s *shop) openWindow(t *testing.T) *window {
 	t.Helper()
 	allocator, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath("/usr/bin/chromium"), chromedp.UserDataDir(t.TempDir()), chromedp.WindowSize(1000, 800),
+		chromedp.ExecPath("chromium"), chromedp.UserDataDir(t.TempDir()), chromedp.WindowSize(1000, 800),
 		chromedp.NoSandbox, chromedp.DisableGPU, chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))...)
 	ctx, closeTab := chromedp.NewContext(allocator)
 	w := &window{t, ctx, s}
