@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help build test race test-postgres e2e check fmt tidy demo fuzz clean
+.PHONY: help build test race security test-postgres e2e check fmt tidy demo fuzz clean
 
 FUZZTIME ?= 10s
 
@@ -17,6 +17,9 @@ race: ## the tests with the race detector, in random order
 
 test-postgres: ## the tests on PostgreSQL 15, 17 and 18 from npm
 	.ci/run postgres15 postgres17 postgres18
+
+security: ## the threat table, row by row: inputs tried, and the result
+	@go test -json -run '^TestAttack_' ./... | go -C tools run ./security
 
 e2e: ## logins at a real Keycloak and oidc-provider, in Chromium (needs Node, Maven, Java)
 	.ci/run e2e

@@ -183,6 +183,7 @@ func TestAttack_AR01_RandomValues(t *testing.T) {
 	if s.Log.Contains(verifier) || s.Log.Contains(query.Get("nonce")) {
 		t.Error("the log has a secret of the login")
 	}
+	bridgetest.Tried(t, starts)
 }
 
 func TestAttack_AR02_PKCE(t *testing.T) {
@@ -785,6 +786,7 @@ func TestAttack_AR08_MixingUsers(t *testing.T) {
 	if n := row[int](t, s.DB, `SELECT count(*)::int FROM bridge.users`); n != 4 {
 		t.Errorf("%d users of two people at two providers", n)
 	}
+	bridgetest.Tried(t, 4*each)
 }
 
 // loginAs logs in from start to token and holds the token to the person.

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/oidc-bridge/oidc-bridge/bridge/bridgetest"
 )
 
 func TestLoginReturnsToTheCheckedPlace(t *testing.T) {
@@ -21,12 +23,14 @@ func TestLoginReturnsToTheCheckedPlace(t *testing.T) {
 // TestAttack_HS03_HeadersOnEveryAnswer walks routes and odd paths.
 func TestAttack_HS03_HeadersOnEveryAnswer(t *testing.T) {
 	t.Parallel()
+	inputs := 0
 	h := httpsService(t, "")
 	for _, request := range []string{
 		"GET /auth/login", "GET /auth/login/nobody", "GET /auth/callback/corp", "GET /auth/api_token", "GET /auth/me", "GET /auth/logout", "POST /auth/logout",
 		"GET /", "GET /auth", "GET /favicon.ico", "TRACE /auth/login", "PUT /auth/api_token", "OPTIONS /auth/api_token", "BREW /auth/login", "HEAD /auth/login",
 		"GET /auth/login?x=" + strings.Repeat("x", 9000), "GET /auth/" + strings.Repeat("x", 3000),
 	} {
+		inputs++
 		method, target, _ := strings.Cut(request, " ")
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(method, target, nil))
@@ -43,11 +47,13 @@ func TestAttack_HS03_HeadersOnEveryAnswer(t *testing.T) {
 			t.Errorf("%.40s: %v", request, w.Header())
 		}
 	}
+	bridgetest.Tried(t, inputs)
 }
 
 // TestAttack_HS07_MethodsAndRoutes: what is not in the route table is not there.
 func TestAttack_HS07_MethodsAndRoutes(t *testing.T) {
 	t.Parallel()
+	inputs := 0
 	h := httpsService(t, "")
 	for request, want := range map[string]int{
 		"HEAD /auth/login": 405, "POST /auth/login": 405, "TRACE /auth/login": 405, "PATCH /auth/logout": 405, "DELETE /auth/logout": 405,
@@ -57,6 +63,7 @@ func TestAttack_HS07_MethodsAndRoutes(t *testing.T) {
 		"GET /auth/api_token;a.css": 404, "GET /metrics": 404, "GET /healthz": 404, "GET /auth/metrics": 404, "GET /debug/pprof/": 404,
 		"GET /auth/.well-known/openid-configuration": 404, "GET /auth/callback": 404, "GET /auth/callback/": 404, "GET /auth/login/nobody": 404,
 	} {
+		inputs++
 		method, target, _ := strings.Cut(request, " ")
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(method, target, nil))
@@ -64,11 +71,13 @@ func TestAttack_HS07_MethodsAndRoutes(t *testing.T) {
 			t.Errorf("%s: %d, want %d, Allow: %q", request, w.Code, want, allow)
 		}
 	}
+	bridgetest.Tried(t, inputs)
 }
 
 // TestAttack_HS02_OversizeInput: bounded answers to unbounded requests.
 func TestAttack_HS02_OversizeInput(t *testing.T) {
 	t.Parallel()
+	inputs := 0
 	s := newService(t)
 	long := strings.Repeat("x", 40<<10)
 	for name, change := range map[string]func(*http.Request){
@@ -76,21 +85,25 @@ func TestAttack_HS02_OversizeInput(t *testing.T) {
 		"header":  func(r *http.Request) { r.Header.Set("X-Long", long) },
 		"cookies": func(r *http.Request) { r.Header.Set("Cookie", strings.Repeat("a=b; ", 9000)) },
 	} {
+		inputs++
 		request, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+"/login", nil)
 		change(request)
 		if response := do(t, request); response.StatusCode != 414 && response.StatusCode != 431 {
 			t.Errorf("%s: %d", name, response.StatusCode)
 		}
 	}
+	bridgetest.Tried(t, inputs)
 }
 
 // TestAttack_HS05_RequestID: a client's request id is taken when it is harmless, and replaced otherwise.
 func TestAttack_HS05_RequestID(t *testing.T) {
 	t.Parallel()
+	inputs := 0
 	h := httpsService(t, "")
 	for id, taken := range map[string]bool{
 		"abc-123": true, strings.Repeat("a", 64): true, strings.Repeat("a", 65): false, "": false, "a b": false, "a\nb": false, `a"b`: false, "ä": false, "${jndi:x}": false,
 	} {
+		inputs++
 		r := httptest.NewRequest(http.MethodGet, "/auth/logout", nil)
 		r.Header["X-Request-Id"] = []string{id}
 		w := httptest.NewRecorder()
@@ -99,11 +112,13 @@ func TestAttack_HS05_RequestID(t *testing.T) {
 			t.Errorf("%q became %q", id, got)
 		}
 	}
+	bridgetest.Tried(t, inputs)
 }
 
 // TestAttack_TK02_CrossOrigin: who may read /api_token and /me.
 func TestAttack_TK02_CrossOrigin(t *testing.T) {
 	t.Parallel()
+	inputs := 0
 	s := newService(t, withConfig("allowed_origins: [http://127.0.0.1:9999]"))
 	b, _ := s.login("carl", "/")
 	cookie := sessionCookie(t, s, b)
@@ -132,6 +147,7 @@ func TestAttack_TK02_CrossOrigin(t *testing.T) {
 		{"style", http.Header{"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Dest": {"style"}}, 403, ""},
 		{"navigation", http.Header{"Sec-Fetch-Site": {"none"}, "Sec-Fetch-Dest": {"document"}}, 403, ""},
 	} {
+		inputs++
 		for _, path := range []string{"/api_token", "/me"} {
 			request, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+path, nil)
 			request.Header = test.header.Clone()
@@ -149,6 +165,7 @@ func TestAttack_TK02_CrossOrigin(t *testing.T) {
 		}
 	}
 	for from, want := range map[string]int{"http://127.0.0.1:9999": 204, "https://evil.example": 403, "null": 403} {
+		inputs++
 		request, _ := http.NewRequestWithContext(t.Context(), http.MethodOptions, s.URL+"/api_token", nil)
 		request.Header.Set("Origin", from)
 		request.Header.Set("Access-Control-Request-Method", "GET")
@@ -157,11 +174,13 @@ func TestAttack_TK02_CrossOrigin(t *testing.T) {
 			t.Errorf("preflight from %q: %d %v", from, response.StatusCode, response.Header)
 		}
 	}
+	bridgetest.Tried(t, inputs)
 }
 
 // TestAttack_TK08_TokenInAURL: a session or token in the URL is nothing.
 func TestAttack_TK08_TokenInAURL(t *testing.T) {
 	t.Parallel()
+	inputs := 0
 	s := newService(t)
 	b, _ := s.login("carl", "/")
 	cookie := sessionCookie(t, s, b)
@@ -169,6 +188,7 @@ func TestAttack_TK08_TokenInAURL(t *testing.T) {
 	for _, query := range []url.Values{
 		{cookie.Name: {cookie.Value}}, {"access_token": {body["token"].(string)}}, {"token": {body["token"].(string)}}, {"session": {cookie.Value}},
 	} {
+		inputs++
 		request, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+"/api_token?"+query.Encode(), nil)
 		if response := do(t, request); response.StatusCode != 401 {
 			t.Errorf("%v: %d", query, response.StatusCode)
@@ -179,4 +199,5 @@ func TestAttack_TK08_TokenInAURL(t *testing.T) {
 	if response := do(t, request); response.StatusCode != 401 {
 		t.Errorf("a token as credential for a token: %d", response.StatusCode)
 	}
+	bridgetest.Tried(t, inputs)
 }

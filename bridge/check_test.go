@@ -44,6 +44,7 @@ func checked(t *testing.T, databaseURL, authenticator, hook, role string) string
 // tokens, does not start.
 func TestAttack_MP02_ForbiddenRoles(t *testing.T) {
 	t.Parallel()
+	inputs := 0
 	db := bridgetest.DB(t)
 	suffix := strings.ReplaceAll(db.Name, "-", "_")
 	name := func(s string) string { return s + "_" + suffix }
@@ -53,6 +54,7 @@ func TestAttack_MP02_ForbiddenRoles(t *testing.T) {
 		"plain": "", "ungranted": "", "super": "SUPERUSER", "rls": "BYPASSRLS", "creator": "CREATEROLE", "replica": "REPLICATION", "child": "", "grandchild": "", "reader": "",
 		"Mixed Case": "",
 	} {
+		inputs++
 		setup += fmt.Sprintf("CREATE ROLE %q %s;\n", name(role), attributes)
 		if role != "ungranted" {
 			setup += fmt.Sprintf("GRANT %q TO %s;\n", name(role), db.Role("authenticator"))
@@ -88,6 +90,7 @@ func TestAttack_MP02_ForbiddenRoles(t *testing.T) {
 		db.Role("bridge_owner"):   "E403|belongs to oidc-bridge",
 		db.Role("bridge_runtime"): "E403|belongs to oidc-bridge",
 	} {
+		inputs++
 		got := checked(t, db.URL, db.Role("authenticator"), "", role)
 		if want == "" && got != "" {
 			t.Errorf("%s: %s", role, got)
@@ -98,6 +101,7 @@ func TestAttack_MP02_ForbiddenRoles(t *testing.T) {
 			}
 		}
 	}
+	bridgetest.Tried(t, inputs)
 }
 
 func TestAttack_MP02_TheAuthenticatorItself(t *testing.T) {

@@ -119,6 +119,7 @@ func TestChooserOfProviders(t *testing.T) {
 // TestAttack_IL12_ProviderTakenOut: the sessions of a provider that is no longer configured, or is another one now, have ended.
 func TestAttack_IL12_ProviderTakenOut(t *testing.T) {
 	t.Parallel()
+	inputs := 0
 	db := bridgetest.DB(t)
 	first := newService(t, withDatabase(db))
 	b, _ := first.login("carl", "/")
@@ -137,8 +138,10 @@ func TestAttack_IL12_ProviderTakenOut(t *testing.T) {
 		return handler(t, c, db.SQL(ordersRules))
 	}
 	for issuer, want := range map[string]int{first.OP.Issuer(): 200, "http://127.0.0.1:9": 401} {
+		inputs++
 		if got := ask(write(issuer), "/api_token", cookie); got != want {
 			t.Errorf("issuer %s: %d, want %d", issuer, got, want)
 		}
 	}
+	bridgetest.Tried(t, inputs)
 }

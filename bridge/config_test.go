@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/oidc-bridge/oidc-bridge/bridge"
+	"github.com/oidc-bridge/oidc-bridge/bridge/bridgetest"
 	"github.com/oidc-bridge/oidc-bridge/mapping/strictyaml"
 )
 
@@ -47,6 +48,7 @@ func TestConfigDefaults(t *testing.T) {
 // TestAttack_CF01_BadConfigIsRefused has one mistake per row; each must be found where it stands, and say how to mend it.
 func TestAttack_CF01_BadConfigIsRefused(t *testing.T) {
 	t.Parallel()
+	inputs := 0
 	for _, test := range []struct{ replace, by, want string }{
 		{"public_url: https", "public_ulr: https", `1:1: error E102: unknown key "public_ulr" in the configuration|did you mean "public_url"?`},
 		{"public_url: https://app.example.com/auth\n", "", "public_url is missing"},
@@ -126,6 +128,7 @@ func TestAttack_CF01_BadConfigIsRefused(t *testing.T) {
 		{"public_url:", "\tpublic_url:", "E101: not YAML"},
 		{"public_url:", "---\n{}\n---\npublic_url:", "a second document"},
 	} {
+		inputs++
 		text := strings.Replace(goodConfig, test.replace, test.by, 1)
 		if text == goodConfig {
 			t.Errorf("nothing to replace: %q", test.replace)
@@ -144,6 +147,7 @@ func TestAttack_CF01_BadConfigIsRefused(t *testing.T) {
 			t.Errorf("findings show a secret:\n%s", all)
 		}
 	}
+	bridgetest.Tried(t, inputs)
 }
 
 // TestConfigNamesTheVariable: what is wrong with a secret of the environment is said of its variable, which is where it must be mended.
@@ -278,6 +282,7 @@ func TestAttack_CF02_SecretsCannotBePrinted(t *testing.T) {
 			}
 		}
 	}
+	bridgetest.Tried(t, len(texts))
 }
 
 func FuzzConfig(f *testing.F) {

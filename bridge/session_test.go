@@ -58,6 +58,7 @@ func TestLogout(t *testing.T) {
 // TestAttack_LO01_LogoutCSRF: nobody but our own page can end a session.
 func TestAttack_LO01_LogoutCSRF(t *testing.T) {
 	t.Parallel()
+	inputs := 0
 	s := newService(t)
 	b, _ := s.login("carl", "/")
 	cookie := sessionCookie(t, s, b)
@@ -72,6 +73,7 @@ func TestAttack_LO01_LogoutCSRF(t *testing.T) {
 		"our host, other port":  {"Origin": {"http://127.0.0.1:1"}},
 		"our origin, and a lie": {"Origin": {s.URL}, "Sec-Fetch-Site": {"cross-site"}},
 	} {
+		inputs++
 		request, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+"/logout", nil)
 		request.Header = header
 		request.AddCookie(cookie)
@@ -88,6 +90,7 @@ func TestAttack_LO01_LogoutCSRF(t *testing.T) {
 	if response := do(t, request); response.StatusCode != 200 {
 		t.Errorf("our own page in a browser without Fetch Metadata: %d", response.StatusCode)
 	}
+	bridgetest.Tried(t, inputs)
 }
 
 func do(t *testing.T, request *http.Request) *http.Response {
@@ -103,12 +106,14 @@ func do(t *testing.T, request *http.Request) *http.Response {
 
 func TestAttack_SC06_IdleAndAbsoluteEnd(t *testing.T) {
 	t.Parallel()
+	inputs := 0
 	s := newService(t, withConfig("session: { idle: 1h, absolute: 150m }"))
 	b, _ := s.login("carl", "/")
 	for _, step := range []struct {
 		advance time.Duration
 		status  int
 	}{{0, 200}, {50 * time.Minute, 200}, {50 * time.Minute, 200}, {45 * time.Minute, 200}, {6 * time.Minute, 401}} {
+		inputs++
 		s.advance(step.advance)
 		page, body := s.token(b)
 		if page.Status != step.status {
@@ -125,6 +130,7 @@ func TestAttack_SC06_IdleAndAbsoluteEnd(t *testing.T) {
 	if page, _ := s.token(b); page.Status != 401 {
 		t.Errorf("idle for 61 minutes: %d", page.Status)
 	}
+	bridgetest.Tried(t, inputs)
 }
 
 // TestSessionIsTouchedAtMostOnceAMinute counts the writes of a busy page.
@@ -240,6 +246,7 @@ func TestAttack_SC02_CookieAttributes(t *testing.T) {
 // TestAttack_SC03_CookieTossing: what another application of the host or site plants is no session.
 func TestAttack_SC03_CookieTossing(t *testing.T) {
 	t.Parallel()
+	inputs := 0
 	s := newService(t)
 	b, _ := s.login("carl", "/")
 	c := sessionCookie(t, s, b)
@@ -260,12 +267,14 @@ func TestAttack_SC03_CookieTossing(t *testing.T) {
 		c.Name + "=":                            401,
 		"$Version=1; " + c.Name + "=\"\"":       401,
 	} {
+		inputs++
 		request, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+"/api_token", nil)
 		request.Header["Cookie"] = []string{header}
 		if response := do(t, request); response.StatusCode != want {
 			t.Errorf("%q: %d, want %d", header, response.StatusCode, want)
 		}
 	}
+	bridgetest.Tried(t, inputs)
 }
 
 // TestAttack_SC11_CookieContextConfusion: no cookie of ours stands in for another.

@@ -103,6 +103,7 @@ func TestAttack_IL10_FirstLoginRace(t *testing.T) {
 			t.Errorf("%d rows in %s, want %d", got, table, want)
 		}
 	}
+	bridgetest.Tried(t, browsers)
 }
 
 func TestAttack_IL09_DisabledUserCannotLogIn(t *testing.T) {
@@ -150,9 +151,11 @@ func TestAttack_IL02_SameSubjectAtTwoIssuers(t *testing.T) {
 
 func TestAttack_IL11_SubjectsAreComparedByteByByte(t *testing.T) {
 	t.Parallel()
+	inputs := 0
 	s := newService(t)
 	subjects := []string{"alice", "Alice", "ALICE", "al\u00efce", "ali\u0308ce", "аlice"}
 	for _, subject := range subjects {
+		inputs++
 		s.OP.SetPersonas(bridgetest.Persona{Subject: subject, Name: subject, IDToken: personas[1].IDToken})
 		if _, page := s.login(subject, "/"); page.URL.Path != "/" {
 			t.Fatalf("%q: %s", subject, page.Text())
@@ -161,6 +164,7 @@ func TestAttack_IL11_SubjectsAreComparedByteByByte(t *testing.T) {
 	if got := row[int](t, s.DB, "SELECT count(*)::int FROM bridge.users"); got != len(subjects) {
 		t.Errorf("%d users for %d subjects", got, len(subjects))
 	}
+	bridgetest.Tried(t, inputs)
 }
 
 const rowRules = `
@@ -327,6 +331,7 @@ func TestAttack_SC01_SessionFixation(t *testing.T) {
 
 func TestAttack_SC04_DumpedHashesDoNotLogIn(t *testing.T) {
 	t.Parallel()
+	inputs := 0
 	s := newService(t)
 	b, _ := s.login("carl", "/")
 	cookie := sessionCookie(t, s, b)
@@ -335,6 +340,7 @@ func TestAttack_SC04_DumpedHashesDoNotLogIn(t *testing.T) {
 		t.Error("the database holds the cookie")
 	}
 	for _, value := range [][]byte{stored, append(stored, make([]byte, 16)...)} {
+		inputs++
 		thief := bridgetest.NewBrowser()
 		forged := *cookie
 		forged.Value = encode(value)
@@ -345,6 +351,7 @@ func TestAttack_SC04_DumpedHashesDoNotLogIn(t *testing.T) {
 			t.Errorf("a dumped hash got %d", page.Status)
 		}
 	}
+	bridgetest.Tried(t, inputs)
 }
 
 func sessionCookie(t *testing.T, s *service, b *bridgetest.Browser) *http.Cookie {

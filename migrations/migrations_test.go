@@ -89,6 +89,7 @@ func TestAttack_DB02_RuntimeRoleHasTheLeast(t *testing.T) {
 			if _, err := conn.Exec(t.Context(), set); err != nil {
 				t.Fatal(err)
 			}
+			bridgetest.Tried(t, len(statements))
 			for _, statement := range statements {
 				if _, err := conn.Exec(t.Context(), statement); err == nil || !strings.Contains(err.Error(), "42501") {
 					t.Errorf("%s as %q: %v", statement, role, err)
