@@ -30,7 +30,7 @@ func (s *shop) openWindow(t *testing.T) *window {
 	allocator, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath("chromium"), chromedp.UserDataDir(t.TempDir()), chromedp.WindowSize(1000, 800),
 		chromedp.NoSandbox, chromedp.DisableGPU, chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))...)
-	ctx, closeTab := chromedp.NewContext(allocator)
+	ctx, _ := chromedp.NewContext(allocator)
 	w := &window{t, ctx, s}
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -39,7 +39,9 @@ func (s *shop) openWindow(t *testing.T) *window {
 			text, _ := chromedp.Run(w.ctx, chromedp.Evaluate[string]("document.body.innerText"))
 			t.Logf("the window shows %s:\n%s", location, text)
 		}
-		closeTab()
+		if err := chromedp.Cancel(ctx); err != nil { // unlike a kill, it lets Chromium clear up behind it
+			t.Error(err)
+		}
 		stop()
 	})
 	if err := chromedp.Do(ctx); err != nil { // starts Chromium, which ends with this context
