@@ -31,6 +31,7 @@ var (
 	ErrTokenTooLarge    = errors.New("access token is too large")         //
 	ErrCrossSite        = errors.New("request came from another site")    //
 	ErrLoop             = errors.New("login in a loop")                   // the application does not accept what it gets
+	ErrTooLarge         = errors.New("request is too large")              //
 	ErrTooMany          = errors.New("too many requests")                 // of one address
 	ErrNotFound         = errors.New("not found")                         //
 	ErrMethodNotAllowed = errors.New("method not allowed")                //
@@ -67,6 +68,7 @@ var publicErrors = []publicError{
 	{ErrTokenTooLarge, 500, "token_too_large", "Something is wrong with this service", "Please send the code below to the people who run it.", false},
 	{ErrCrossSite, 403, "cross_site", "This request came from another site", "Open the page of this service and try again there.", true},
 	{ErrLoop, 400, "login_loop", "Going round in circles", "You are logged in, and the page keeps sending you back here. Please wait half a minute and open it again; if that does not help, tell the people who run this service.", true},
+	{ErrTooLarge, 413, "too_large", "This is too much", "The request is larger than anything that this address takes.", false},
 	{ErrTooMany, 429, "too_many_requests", "Too many logins from your network", "Please wait a minute and try again.", true},
 	{ErrNotFound, 404, "not_found", "There is no such page", "The address is wrong, or the page is gone.", false},
 	{ErrMethodNotAllowed, 405, "method_not_allowed", "This does not work here", "The address takes another kind of request.", false},

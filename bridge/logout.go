@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 )
@@ -18,6 +19,10 @@ func handleLogout(c *Config, store *Store, cookies *Cookies, pages *Pages) handl
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if !isSameOriginPost(r, origin(c.PublicURL)) {
 			return fmt.Errorf("%w: logout by POST from elsewhere", ErrCrossSite)
+		}
+		var tooLarge *http.MaxBytesError
+		if err := r.ParseForm(); errors.As(err, &tooLarge) {
+			return fmt.Errorf("%w: more than %d bytes", ErrTooLarge, tooLarge.Limit)
 		}
 		if token, found := cookies.Session(r); found {
 			if err := store.EndSession(r.Context(), token); err != nil {
