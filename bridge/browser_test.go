@@ -1,6 +1,8 @@
 package bridge_test
 
 import (
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -77,22 +79,61 @@ func TestAttack_HS07_MethodsAndRoutes(t *testing.T) {
 // TestAttack_HS02_OversizeInput: bounded answers to unbounded requests.
 func TestAttack_HS02_OversizeInput(t *testing.T) {
 	t.Parallel()
-	inputs := 0
 	s := newService(t)
+	b, _ := s.login("carl", "/")
 	long := strings.Repeat("x", 40<<10)
-	for name, change := range map[string]func(*http.Request){
-		"URL":     func(r *http.Request) { r.URL.RawQuery = "x=" + strings.Repeat("x", 9000) },
-		"header":  func(r *http.Request) { r.Header.Set("X-Long", long) },
-		"cookies": func(r *http.Request) { r.Header.Set("Cookie", strings.Repeat("a=b; ", 9000)) },
-	} {
-		inputs++
-		request, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+"/login", nil)
-		change(request)
-		if response := do(t, request); response.StatusCode != 414 && response.StatusCode != 431 {
-			t.Errorf("%s: %d", name, response.StatusCode)
+	tests := []struct {
+		name   string
+		method string
+		change func(*http.Request)
+		want   int
+	}{
+		{"query", "GET", func(r *http.Request) { r.URL.RawQuery = "x=" + strings.Repeat("x", 8200) }, 414},
+		{"return_to", "GET", func(r *http.Request) { r.URL.RawQuery = "return_to=/" + strings.Repeat("x", 9000) }, 414},
+		{"path", "GET", func(r *http.Request) { r.URL.Path += "/" + strings.Repeat("x", 9000) }, 414},
+		{"escapes", "GET", func(r *http.Request) { r.URL.RawQuery = strings.Repeat("%2e", 3000) }, 414},
+		{"URL beyond the headers' limit", "GET", func(r *http.Request) { r.URL.RawQuery = strings.Repeat("x", 60<<10) }, 431},
+		{"header", "GET", func(r *http.Request) { r.Header.Set("X-Long", long) }, 431},
+		{"header name", "GET", func(r *http.Request) { r.Header.Set("X-"+long, "x") }, 431},
+		{"many headers", "GET", func(r *http.Request) {
+			for i := range 4000 {
+				r.Header.Set(fmt.Sprint("X-", i), "abcdef")
+			}
+		}, 431},
+		{"cookies", "GET", func(r *http.Request) { r.Header.Set("Cookie", strings.Repeat("a=b; ", 9000)) }, 431},
+		{"X-Forwarded-For", "GET", func(r *http.Request) { r.Header.Set("X-Forwarded-For", strings.Repeat("10.0.0.1,", 5000)) }, 431},
+		{"body with a length", "POST", func(r *http.Request) { setBody(r, strings.Repeat("x", 70<<10), true) }, 413},
+		{"body without", "POST", func(r *http.Request) { setBody(r, strings.Repeat("x", 70<<10), false) }, 413},
+		{"a megabyte", "POST", func(r *http.Request) { setBody(r, "return_to="+strings.Repeat("x", 1<<20), true) }, 413},
+		{"many fields", "POST", func(r *http.Request) { setBody(r, strings.Repeat("a=b&", 30<<10), false) }, 413},
+	}
+	for _, test := range tests {
+		path := "/login"
+		if test.method == http.MethodPost {
+			path = "/logout"
+		}
+		request, _ := http.NewRequestWithContext(t.Context(), test.method, s.URL+path, nil)
+		if test.method == http.MethodPost {
+			request.Header = http.Header{"Origin": {s.URL}, "Content-Type": {"application/x-www-form-urlencoded"}}
+			request.AddCookie(sessionCookie(t, s, b))
+		}
+		test.change(request)
+		if response := do(t, request); response.StatusCode != test.want {
+			t.Errorf("%s: %d, want %d", test.name, response.StatusCode, test.want)
 		}
 	}
-	bridgetest.Tried(t, inputs)
+	if page, _ := s.token(b); page.Status != 200 {
+		t.Errorf("a request that was not read ended the session: %d", page.Status)
+	}
+	bridgetest.Tried(t, len(tests))
+}
+
+// setBody gives the request a body, with a Content-Length or chunked.
+func setBody(r *http.Request, body string, length bool) {
+	r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), -1
+	if length {
+		r.ContentLength = int64(len(body))
+	}
 }
 
 // TestAttack_HS05_RequestID: a client's request id is taken when it is harmless, and replaced otherwise.

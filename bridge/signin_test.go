@@ -113,40 +113,53 @@ func TestAttack_IL09_DisabledUserCannotLogIn(t *testing.T) {
 	if page, _ := s.token(b); page.Status != 200 {
 		t.Fatal(page.Status)
 	}
-	exec(t, s.DB, "UPDATE bridge.users SET disabled_at = now()")
-	if page, body := s.token(b); page.Status != 401 || body["token"] != nil {
-		t.Errorf("a live session of a disabled user got %d", page.Status)
+	// Any time means disabled: nobody is enabled by waiting.
+	times := []string{"now()", "now() - interval '10 years'", "now() + interval '10 years'", "'infinity'", "'-infinity'", "'epoch'"}
+	for _, at := range times {
+		exec(t, s.DB, "UPDATE bridge.users SET disabled_at = "+at)
+		disabled := row[string](t, s.DB, "SELECT disabled_at::text FROM bridge.users")
+		if page, body := s.token(b); page.Status != 401 || body["token"] != nil {
+			t.Errorf("%s: a live session of a disabled user got %d", at, page.Status)
+		}
+		sessions := row[int](t, s.DB, "SELECT count(*)::int FROM bridge.sessions")
+		fresh, page := s.login("carl", "/")
+		if page.Status != 403 || !strings.Contains(page.Text(), "Your account is disabled") {
+			t.Errorf("%s: %d %s", at, page.Status, page.Text())
+		}
+		if page, _ := s.token(fresh); page.Status != 401 {
+			t.Errorf("%s: a disabled user got %d", at, page.Status)
+		}
+		if got := row[int](t, s.DB, "SELECT count(*)::int FROM bridge.sessions"); got != sessions {
+			t.Errorf("%s: %d sessions, were %d", at, got, sessions)
+		}
+		if now := row[string](t, s.DB, "SELECT disabled_at::text FROM bridge.users"); now != disabled {
+			t.Errorf("the login made %s of %s", now, disabled)
+		}
+		if reason := row[string](t, s.DB, "SELECT reason FROM bridge.events ORDER BY id DESC LIMIT 1"); reason != "user is disabled" {
+			t.Errorf("%s: event: %s", at, reason)
+		}
 	}
-	sessions := row[int](t, s.DB, "SELECT count(*)::int FROM bridge.sessions")
-	fresh, page := s.login("carl", "/")
-	if page.Status != 403 || !strings.Contains(page.Text(), "Your account is disabled") {
-		t.Errorf("%d %s", page.Status, page.Text())
-	}
-	if page, _ := s.token(fresh); page.Status != 401 {
-		t.Errorf("a disabled user got %d", page.Status)
-	}
-	if got := row[int](t, s.DB, "SELECT count(*)::int FROM bridge.sessions"); got != sessions {
-		t.Errorf("%d sessions, were %d", got, sessions)
-	}
-	if row[bool](t, s.DB, "SELECT disabled_at IS NULL FROM bridge.users") {
-		t.Error("the login enabled the user")
-	}
-	if reason := row[string](t, s.DB, "SELECT reason FROM bridge.events ORDER BY id DESC LIMIT 1"); reason != "user is disabled" {
-		t.Errorf("event: %s", reason)
-	}
+	bridgetest.Tried(t, 2*len(times))
 }
 
 func TestAttack_IL02_SameSubjectAtTwoIssuers(t *testing.T) {
 	t.Parallel()
 	db := bridgetest.DB(t)
-	first, second := newService(t, withDatabase(db)), newService(t, withDatabase(db))
-	b1, _ := first.login("carl", "/")
-	b2, _ := second.login("carl", "/")
-	_, one := first.token(b1)
-	_, two := second.token(b2)
-	if claims(t, one["token"])["user_id"] == claims(t, two["token"])["user_id"] {
-		t.Error("one user for two issuers")
+	services := []*service{newService(t, withDatabase(db)), newService(t, withDatabase(db)), newService(t, withDatabase(db))}
+	subjects := []string{"carl", "ada", "cora"}
+	users := map[any]string{}
+	for i, s := range services {
+		for _, subject := range subjects {
+			b, _ := s.login(subject, "/")
+			_, body := s.token(b)
+			id := claims(t, body["token"])["user_id"]
+			if other, seen := users[id]; seen {
+				t.Errorf("%s of issuer %d is %s", subject, i, other)
+			}
+			users[id] = subject
+		}
 	}
+	bridgetest.Tried(t, len(services)*len(subjects))
 }
 
 func TestAttack_IL11_SubjectsAreComparedByteByByte(t *testing.T) {
@@ -309,24 +322,45 @@ GRANT USAGE ON SCHEMA public TO bridge_runtime;`))
 	}
 }
 
+// TestAttack_SC01_SessionFixation: whatever session a browser holds before a login, it holds a new one after it, and the old one is nobody's.
 func TestAttack_SC01_SessionFixation(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
-	b, _ := s.login("ada", "/")
-	before := b.Clone()
-	if page := s.loginWith(b, "carl", "/"); page.URL.Path != "/" {
-		t.Fatal(page.Text())
+	live := func(subject string) string {
+		b, _ := s.login(subject, "/")
+		return sessionCookie(t, s, b).Value
 	}
-	_, body := s.token(b)
-	if role := claims(t, body["token"])["role"]; role != s.DB.Role("customer") {
-		t.Errorf("the new login has role %v", role)
+	ended := live("ada")
+	exec(t, s.DB, "DELETE FROM bridge.sessions")
+	name := sessionCookie(t, s, func() *bridgetest.Browser { b, _ := s.login("ada", "/"); return b }()).Name
+	planted := map[string]string{
+		"nothing": "", "a word": "known", "zeros": strings.Repeat("A", 64), "a session that has ended": ended, "the attacker's": live("ada"), "another person's": live("cora"), "the same person's": live("carl"),
+		"a forged one": live("ada")[:43] + strings.Repeat("A", 21), "one too long": live("ada") + "A", "a login state": strings.Repeat("A", 300),
 	}
-	if page, _ := s.token(before); page.Status != 401 {
-		t.Errorf("the session that the login replaced still answers %d", page.Status)
+	for what, value := range planted {
+		b := bridgetest.NewBrowser()
+		if err := b.SetCookie(s.URL, &http.Cookie{Name: name, Value: value, Path: "/"}); err != nil {
+			t.Fatal(err)
+		}
+		before := b.Clone()
+		if page := s.loginWith(b, "carl", "/"); page.URL.Path != "/" {
+			t.Fatal(page.Text())
+		}
+		if now := sessionCookie(t, s, b).Value; now == value {
+			t.Errorf("%s: kept through the login", what)
+		}
+		_, body := s.token(b)
+		if got := claims(t, body["token"]); got["role"] != s.DB.Role("customer") || got["email"] != "carl@example.com" {
+			t.Errorf("%s: the new login is %v", what, got)
+		}
+		if page, _ := s.token(before); page.Status != 401 {
+			t.Errorf("%s: still answers %d", what, page.Status)
+		}
 	}
-	if n := row[int](t, s.DB, "SELECT count(*)::int FROM bridge.sessions"); n != 1 {
-		t.Errorf("%d sessions", n)
+	if n := row[int](t, s.DB, "SELECT count(*)::int FROM (SELECT user_id FROM bridge.identities GROUP BY user_id HAVING count(*) > 1) x"); n != 0 {
+		t.Errorf("%d users with two identities", n)
 	}
+	bridgetest.Tried(t, len(planted))
 }
 
 func TestAttack_SC04_DumpedHashesDoNotLogIn(t *testing.T) {

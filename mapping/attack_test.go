@@ -14,9 +14,17 @@ func TestAttack_MP01_NoRuleMatches(t *testing.T) {
 rules:
   - { name: staff, provider: corp, when: { groups: /staff }, role: editor }
 `)
-	p.deny("corp", `{}`, "no rule matched")
+	p.allow("corp", `{"groups": ["/staff"]}`, "editor")
+	for _, claims := range []string{
+		`{}`, `{"groups": []}`, `{"groups": null}`, `{"groups": ["/other"]}`, `{"groups": ["staff"]}`, `{"groups": ["/staff/"]}`, `{"groups": ["/Staff"]}`, `{"role": "editor"}`, `{"roles": ["editor"]}`, `{"default": "editor"}`,
+		`{"groups": ["/staff2"]}`, `{"groups": ["*"]}`, `{"Groups": ["/staff"]}`, `{"realm_access": {"roles": ["/staff"]}}`, `{"name": "/staff"}`,
+	} {
+		p.deny("corp", claims, "no rule matched")
+	}
 	p.deny("google", `{"groups": ["/staff"]}`, "no rule matched")
-	p.deny("nobody", `{"groups": ["/staff"]}`, "is not in the rules file")
+	for _, provider := range []string{"nobody", "", "Corp", "corp "} {
+		p.deny(provider, `{"groups": ["/staff"]}`, "is not in the rules file")
+	}
 }
 
 func TestAttack_MP02_ForbiddenRoles(t *testing.T) {
