@@ -2,18 +2,23 @@ package bridge_test
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/oidc-bridge/oidc-bridge/bridge"
 	"github.com/oidc-bridge/oidc-bridge/bridge/bridgetest"
+	"github.com/oidc-bridge/oidc-bridge/mapping"
 )
 
 // TestAttack_HS01_SlowClients: connections that send nothing, or a byte now and then, are closed by the server; people log in meanwhile.
@@ -201,4 +206,78 @@ func rawRequest(t *testing.T, s *service, text string) (int, http.Header, string
 		t.Fatal(err)
 	}
 	return response.StatusCode, response.Header, bodyOf(t, response)
+}
+
+// TestAttack_HS05_LogLines: one event is one line of JSON of bounded length, whatever strangers and providers put into it.
+func TestAttack_HS05_LogLines(t *testing.T) {
+	t.Parallel()
+	log := bridgetest.NewLog(t)
+	config, findings := bridge.LoadConfig("config.yaml", []byte(goodConfig), noEnvironment)
+	if len(findings) > 0 {
+		t.Fatal(findings)
+	}
+	rules, findings := mapping.Load("rules.yaml", []byte("version: 1\nproviders: { corp: { preset: generic } }\nroles: { customer: {} }\nrules: [ { name: all, when: { email: { present: true } }, role: customer } ]\ndefault: deny\n"))
+	if rules == nil {
+		t.Fatal(findings)
+	}
+	logger := slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	b, err := bridge.New(t.Context(), config, rules, bridge.Options{Version: "test", Log: logger, Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	spells := []string{
+		"\n{\"level\":\"ERROR\",\"msg\":\"forged\"}", "\r\nlevel=ERROR msg=forged", "\"}\n{\"msg\":\"forged", "\x00", "\x1b[31mred\x1b[0m", "\u2028{}", "\u2029{}", "\u0085{}", "\u202eevil", "\x7f", "\xff\xfe", "\xc0\x8a", "\xed\xa0\xbd", `\n{"msg":"forged"}`, `"`, `\`,
+		"${jndi:ldap://evil/x}", "%0a%0d", "<script>alert(1)</script>", "' OR 1=1--", "=cmd|'/C calc'!A0", strings.Repeat("x", 7000), strings.Repeat("\n", 3000), strings.Repeat("\u202e", 2000), "a=b c=d level=ERROR",
+	}
+	inputs := 0
+	for _, spell := range spells {
+		for _, change := range []func(*http.Request){
+			func(r *http.Request) { r.URL.Path = "/auth/" + spell },
+			func(r *http.Request) { r.URL.Path = "/auth/login/" + spell },
+			func(r *http.Request) { r.URL.Path = "/auth/callback/" + spell },
+			func(r *http.Request) { r.Method = spell },
+			func(r *http.Request) {
+				r.URL.Path, r.URL.RawQuery = "/auth/callback/corp", "code=x&state="+url.QueryEscape(spell)
+			},
+			func(r *http.Request) {
+				r.URL.Path, r.URL.RawQuery = "/auth/callback/corp", "error="+url.QueryEscape(spell)+"&state=x"
+			},
+			func(r *http.Request) { r.URL.Path, r.URL.RawQuery = "/auth/callback/corp", spell },
+			func(r *http.Request) { r.URL.RawQuery = "return_to=" + url.QueryEscape(spell) },
+			func(r *http.Request) { r.Header["X-Request-Id"] = []string{spell} },
+			func(r *http.Request) { r.Header["X-Forwarded-For"] = []string{spell} },
+			func(r *http.Request) { r.Header["User-Agent"] = []string{spell} },
+			func(r *http.Request) { r.Header["Cookie"] = []string{"session-x=" + spell} },
+			func(r *http.Request) {
+				r.Header["Origin"] = []string{spell}
+				r.Method, r.URL.Path = http.MethodPost, "/auth/logout"
+			},
+			func(r *http.Request) { r.RemoteAddr = spell },
+			func(r *http.Request) { r.Host = spell },
+		} {
+			inputs++
+			r := httptest.NewRequest(http.MethodGet, "/auth/login", nil)
+			change(r)
+			before := len(log.Lines())
+			w := httptest.NewRecorder()
+			b.Public().ServeHTTP(w, r)
+			lines := log.Lines()[before:]
+			if len(lines) == 0 || len(lines) > 3 {
+				t.Errorf("%.40q: %d lines: %.300q", spell, len(lines), lines)
+			}
+			for _, line := range lines {
+				var event struct{ Level, Msg string }
+				if err := json.Unmarshal([]byte(line), &event); err != nil || strings.ContainsAny(line, "\n\r\x1b\x00\u2028\u2029") || len(line) > 5000 || event.Msg == "forged" || !utf8.ValidString(line) {
+					t.Errorf("%.40q: %d bytes, %v: %.300q", spell, len(line), err, line)
+				}
+			}
+			for name, values := range w.Header() {
+				if strings.ContainsAny(strings.Join(values, ""), "\r\n\x00") {
+					t.Errorf("%.40q: header %s: %q", spell, name, values)
+				}
+			}
+		}
+	}
+	bridgetest.Tried(t, inputs)
 }
