@@ -220,27 +220,63 @@ func TestAttack_SC02_CookieAttributes(t *testing.T) {
 	if err := cookies.PutLogin(w, httptest.NewRequest("GET", "/", nil), bridge.NewLoginState("corp", "/"+strings.Repeat("x", 511), time.Now())); err != nil {
 		t.Fatal(err)
 	}
+	cookies.CountLogin(w, httptest.NewRequest("GET", "/", nil))
 	cookies.ClearSession(w)
-	for _, c := range w.Result().Cookies() {
+	if err := cookies.PutLogin(w, stale(t, cookies), bridge.NewLoginState("corp", "/", time.Now())); err != nil { // clears what it drops
+		t.Fatal(err)
+	}
+	set := w.Result().Cookies()
+	for _, c := range set {
 		if !strings.HasPrefix(c.Name, "__Host-") || !c.Secure || !c.HttpOnly || c.SameSite != http.SameSiteLaxMode || c.Path != "/" || c.Domain != "" ||
 			len(c.String()) > 4096 {
 			t.Errorf("%s", c)
 		}
 	}
 	// Two bridges on one host do not take each other's cookies.
-	other, _ := bridge.LoadConfig("config.yaml", []byte(strings.Replace(goodConfig, "/auth", "/other", 1)), noEnvironment)
-	others, err := bridge.NewCookies(other, time.Now)
-	if err != nil {
-		t.Fatal(err)
-	}
 	r := httptest.NewRequest("GET", "/", nil)
-	r.AddCookie(w.Result().Cookies()[0])
+	r.AddCookie(set[0])
 	if _, found := cookies.Session(r); !found {
 		t.Error("our own cookie is not ours")
 	}
-	if _, found := others.Session(r); found {
-		t.Error("the session cookie of another bridge is ours")
+	others := []string{"https://app.example.com/other", "https://app.example.com", "https://app.example.com/auth/", "https://app.example.com:8443/auth", "https://www.example.com/auth", "https://app.example.com/authx"}
+	for _, url := range others {
+		other, findings := bridge.LoadConfig("config.yaml", []byte(strings.Replace(goodConfig, "https://app.example.com/auth", url, 1)), noEnvironment)
+		if other == nil {
+			t.Fatal(findings)
+		}
+		theirs, err := bridge.NewCookies(other, time.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, found := theirs.Session(r); found != (url == "https://app.example.com/auth/") {
+			t.Errorf("the session cookie at %s: %v", url, found)
+		}
 	}
+	// No public_url makes cookies that travel in the clear, but on this machine.
+	insecure := []string{"http://app.example.com/auth", "http://10.0.0.1/auth", "http://localhost.example.com", "http://127.0.0.1.nip.io", "http://0.0.0.0:8080", "http://[::]:8080", "http://169.254.1.1", "http://localhost."}
+	for _, url := range insecure {
+		for _, dev := range []string{"", "insecure_dev: true\n"} {
+			if c, _ := bridge.LoadConfig("config.yaml", []byte(dev+strings.Replace(goodConfig, "https://app.example.com/auth", url, 1)), noEnvironment); c != nil {
+				t.Errorf("%s is taken with %q", url, dev)
+			}
+		}
+	}
+	bridgetest.Tried(t, len(set)+len(others)+2*len(insecure))
+}
+
+// stale is a request of a browser with more logins under way than there may be, and one cookie that is none.
+func stale(t *testing.T, cookies *bridge.Cookies) *http.Request {
+	t.Helper()
+	r := httptest.NewRequest("GET", "/", nil)
+	for range 6 {
+		w := httptest.NewRecorder()
+		if err := cookies.PutLogin(w, httptest.NewRequest("GET", "/", nil), bridge.NewLoginState("corp", "/", time.Now())); err != nil {
+			t.Fatal(err)
+		}
+		r.AddCookie(w.Result().Cookies()[0])
+	}
+	r.AddCookie(&http.Cookie{Name: r.Cookies()[0].Name + "x", Value: "nonsense"})
+	return r
 }
 
 // TestAttack_SC03_CookieTossing: what another application of the host or site plants is no session.
@@ -316,6 +352,7 @@ func TestAttack_SC11_CookieContextConfusion(t *testing.T) {
 	if calls := s.OP.Calls("token"); calls != 1 {
 		t.Errorf("%d token requests, the login made one", calls)
 	}
+	bridgetest.Tried(t, 5)
 }
 
 // start begins a login and returns the provider's page and the state that went there.
