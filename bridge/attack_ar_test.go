@@ -544,8 +544,7 @@ func TestAttack_AR05_ForcedLogin(t *testing.T) {
 	}
 }
 
-func TestAttack_AR06_StateFlooding(t *testing.T) {
-	t.Parallel()
+func TestAttack_AR06_StateFlooding(t *testing.T) { // not beside others: it measures the heap
 	var counts *bridgetest.Counts
 	s := newService(t, withDatabaseURL(func(db *bridgetest.Database) string {
 		var proxied string
@@ -606,7 +605,7 @@ func TestAttack_AR06_StateFlooding(t *testing.T) {
 			s.OP.ForgetRequests()
 			before := heap()
 			flood(2000)
-			// Other tests run beside this one; what 2000 logins would need at 500 bytes each shows all the same on the third try.
+			// What 2000 logins would need at 500 bytes each shows on the third try, too.
 			grown := heap() - before
 			for range 2 {
 				if grown > 1<<20 {
