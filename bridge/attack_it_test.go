@@ -15,6 +15,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"maps"
+	"math"
 	"net/http"
 	"regexp"
 	"strings"
@@ -540,6 +541,9 @@ func TestAttack_IT10_Times(t *testing.T) {
 		{name: "nbf nearly a minute ahead", set: in(map[string]int64{"nbf": 55}), want: ""},
 		{name: "nbf a minute ahead", set: in(map[string]int64{"nbf": 63}), want: nbf},
 		{name: "nbf five minutes ahead", set: in(map[string]int64{"nbf": 280}), want: nbf},
+		{name: "nbf beyond all time", set: claimIs("nbf", int64(math.MaxInt64)), want: nbf}, // time.Unix wraps around
+		{name: "nbf before all time", set: claimIs("nbf", int64(math.MinInt64)), want: nbf},
+		{name: "nbf 1e18", set: claimIs("nbf", 1e18), want: nbf},
 		{name: "nbf null", set: claimIs("nbf", nil), want: nbf},
 		{name: "nbf is text", set: claimIs("nbf", "0"), want: either},
 		{name: "no exp", set: noClaim("exp"), want: exp},

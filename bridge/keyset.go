@@ -216,7 +216,6 @@ func usableKey(raw []byte, alg jose.SignatureAlgorithm) (*jose.JSONWebKey, error
 	if err != nil || !ok {
 		return nil, err
 	}
-	key.KeyID, _ = members["kid"].(string)
 	return &key, nil
 }
 

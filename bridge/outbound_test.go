@@ -432,7 +432,8 @@ func TestAttack_JD05_Bodies(t *testing.T) {
 // TestFault_F12_SlowProvider: what hangs at one provider has no effect on the others, and only a bounded number of requests can hang.
 func TestFault_F12_SlowProvider(t *testing.T) {
 	t.Parallel()
-	release := make(chan struct{})
+	gate := make(chan struct{})
+	release := sync.OnceFunc(func() { close(gate) })
 	var under, most atomic.Int32
 	slow, _ := visited(t, func(http.ResponseWriter, *http.Request) {
 		n := under.Add(1)
@@ -441,9 +442,10 @@ func TestFault_F12_SlowProvider(t *testing.T) {
 				break
 			}
 		}
-		<-release
+		<-gate
 		under.Add(-1)
 	})
+	t.Cleanup(release) // before the server closes
 	client, err := newOutbound(ProviderConfig{}, true)
 	if err != nil {
 		t.Fatal(err)
@@ -463,7 +465,7 @@ func TestFault_F12_SlowProvider(t *testing.T) {
 	if _, err := connect(t, op.Issuer(), true, nil).login(t.Context(), http.DefaultTransport); err != nil {
 		t.Errorf("another provider: %v", err)
 	}
-	close(release)
+	release()
 	all.Wait()
 	if n := most.Load(); n != maxUnderWay {
 		t.Errorf("%d requests at once", n)
@@ -643,15 +645,39 @@ func TestKeySetFetchIsNewerThanTheQuestion(t *testing.T) {
 	if n := op.Calls("jwks"); n > 3 { // a login may ask right between the two
 		t.Errorf("%d fetches", n)
 	}
+	// Whoever asks for a key that is not there either waits for one fetch, too, not for one each.
+	op.ForgetRequests()
+	missing, err := op.Sign(map[string]any{"kid": "missing"}, map[string]any{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hold, under := make(chan struct{}), make(chan struct{}, 100)
+	op.Set(func(b *bridgetest.Behaviour) {
+		b.Handle["jwks"] = func(http.ResponseWriter, *http.Request) bool { under <- struct{}{}; <-hold; return false }
+	})
+	ask := func() {
+		_, err := c.verifier.keys.verify(t.Context(), op.Issuer()+"/jwks", missing, fromProvider)
+		results <- err
+	}
+	go ask()
+	<-under
+	for range 50 {
+		go ask()
+	}
+	close(hold)
+	for range 51 {
+		if err := <-results; !errors.Is(err, errUnknownKey) {
+			t.Errorf("%v", err)
+		}
+	}
+	if n := op.Calls("jwks"); n > 10 { // a few may come late
+		t.Errorf("%d fetches for one missing key", n)
+	}
 	// Nobody waits longer than they want to.
 	c.verifier.keys.turn <- struct{}{}
 	impatient, cancel := context.WithCancel(t.Context())
 	cancel()
-	token, err := op.Sign(map[string]any{"kid": "unknown"}, map[string]any{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.verifier.keys.verify(impatient, op.Issuer()+"/jwks", token, fromProvider); !errors.Is(err, context.Canceled) {
+	if _, err := c.verifier.keys.verify(impatient, op.Issuer()+"/jwks", missing, fromProvider); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 }
