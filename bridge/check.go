@@ -36,18 +36,26 @@ func Load(configFile string, lookup func(string) (string, bool)) (*Config, *mapp
 			Fix: "name its address, or everybody counts as one visitor in the limits on logins and in the log",
 		})
 	}
-	if strictyaml.Errors(findings) {
+	broken := strictyaml.Errors(findings)
+	text, more := readRules(c.Rules)
+	var rules *mapping.Rules
+	switch {
+	case more != nil:
+	case broken:
 		// The rules file is looked at for itself: the providers of a broken configuration would say nothing about it.
-		rules, more := readRules(c.Rules)
-		return nil, rules, append(findings, more...)
+		rules, more = mapping.Load(c.Rules, text)
+	default:
+		rules, more = checkRules(c, text, time.Now())
 	}
-	rules, more := loadRules(c, time.Now())
+	if broken {
+		c = nil
+	}
 	return c, rules, append(findings, more...)
 }
 
-// loadRules reads the rules file and holds it against the configuration. The rules are nil when the file alone is wrong.
-func loadRules(c *Config, now time.Time) (*mapping.Rules, []strictyaml.Finding) {
-	rules, findings := readRules(c.Rules)
+// checkRules reads the text of the rules file and holds it against the configuration. The rules are nil when the file alone is wrong.
+func checkRules(c *Config, text []byte, now time.Time) (*mapping.Rules, []strictyaml.Finding) {
+	rules, findings := mapping.Load(c.Rules, text)
 	if rules == nil {
 		return nil, findings
 	}
@@ -55,12 +63,8 @@ func loadRules(c *Config, now time.Time) (*mapping.Rules, []strictyaml.Finding) 
 	return rules, append(findings, rules.Expired(now)...)
 }
 
-func readRules(file string) (*mapping.Rules, []strictyaml.Finding) {
-	text, missing := readFile(file, "write one, rules.example.yaml shows how, or name it in config.yaml: `rules: FILE`")
-	if missing != nil {
-		return nil, missing
-	}
-	return mapping.Load(file, text)
+func readRules(file string) ([]byte, []strictyaml.Finding) {
+	return readFile(file, "write one, rules.example.yaml shows how, or name it in config.yaml: `rules: FILE`")
 }
 
 func readFile(name, fix string) ([]byte, []strictyaml.Finding) {

@@ -2,7 +2,6 @@ package bridge
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -26,7 +25,7 @@ type ActiveRules struct {
 	log     *slog.Logger
 	metrics *Metrics
 	inForce atomic.Pointer[rulesInForce]
-	seen    [sha256.Size]byte // of the file's text at the last attempt
+	seen    string // hash of the file's text at the last attempt; "": look again
 }
 
 // rulesInForce is a rules file, and which of its roles the database has taken back since it was loaded.
@@ -37,10 +36,7 @@ type rulesInForce struct {
 
 // NewActiveRules puts rules in force that were checked by Load and CheckDatabase.
 func NewActiveRules(c *Config, rules *mapping.Rules, log *slog.Logger, m *Metrics) *ActiveRules {
-	a := &ActiveRules{config: c, log: log, metrics: m}
-	if text, err := os.ReadFile(c.Rules); err == nil {
-		a.seen = sha256.Sum256(text)
-	}
+	a := &ActiveRules{config: c, log: log, metrics: m, seen: rules.Hash()}
 	a.put(rules, nil)
 	return a
 }
@@ -74,7 +70,7 @@ func (a *ActiveRules) watch(ctx context.Context, reload <-chan os.Signal) {
 		case <-ctx.Done():
 			return
 		case <-reload:
-			a.seen = [sha256.Size]byte{}
+			a.seen = ""
 			a.reload(ctx)
 			a.checkRoles(ctx)
 		case <-file.C:
@@ -88,16 +84,16 @@ func (a *ActiveRules) watch(ctx context.Context, reload <-chan os.Signal) {
 // reload puts the file in force if it has changed since the last attempt and nothing is wrong with it. What is wrong goes to the log, in
 // full; the old rules stay.
 func (a *ActiveRules) reload(ctx context.Context) {
-	text, err := os.ReadFile(a.config.Rules)
-	if err != nil {
-		text = nil // loadRules says what is wrong, once
-	}
-	sum := sha256.Sum256(text)
-	if sum == a.seen {
+	text, findings := readRules(a.config.Rules)
+	hash := mapping.Hash(text)
+	if hash == a.seen {
 		return
 	}
-	a.seen = sum
-	rules, findings := loadRules(a.config, time.Now())
+	a.seen = hash
+	var rules *mapping.Rules
+	if findings == nil {
+		rules, findings = checkRules(a.config, text, time.Now())
+	}
 	if !strictyaml.Errors(findings) {
 		findings = append(findings, CheckRoles(ctx, a.config, rules)...)
 	}
@@ -108,7 +104,7 @@ func (a *ActiveRules) reload(ctx context.Context) {
 		a.metrics.rulesReload(false)
 		a.log.Error("the rules file was not loaded; the old rules stay in force", "file", a.config.Rules, "rules", a.now().Hash())
 		if onlyDatabase(findings) {
-			a.seen = [sha256.Size]byte{} // the file may be right: look again
+			a.seen = "" // the file may be right: look again
 		}
 		return
 	}

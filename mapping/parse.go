@@ -1,8 +1,6 @@
 package mapping
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,10 +22,9 @@ type loader struct {
 }
 
 func newLoader(file string, text []byte) *loader {
-	sum := sha256.Sum256(text)
 	l := &loader{
 		doc:   strictyaml.Parse(file, text),
-		rules: &Rules{file: file, hash: hex.EncodeToString(sum[:])[:12], providers: map[string]*provider{}},
+		rules: &Rules{file: file, hash: Hash(text), providers: map[string]*provider{}},
 		lines: map[string]int{},
 		given: map[*role]bool{},
 	}

@@ -17,6 +17,8 @@
 package mapping
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
 	"time"
 
@@ -60,7 +62,13 @@ func Load(file string, text []byte) (*Rules, []strictyaml.Finding) {
 	return l.rules, findings
 }
 
-// Hash names this version of the file in events, metrics and /readyz: the first 12 hex digits of the SHA-256 of its text.
+// Hash names a rules file: the first 12 hex digits of the SHA-256 of its text.
+func Hash(text []byte) string {
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])[:12]
+}
+
+// Hash names this version of the file in events, metrics and /readyz.
 func (r *Rules) Hash() string { return r.hash }
 
 // Providers returns the names of the providers that the file knows, in its order.
