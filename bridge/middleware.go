@@ -69,8 +69,10 @@ func edge(c *Config, log *slog.Logger, m *Metrics, errs errorWriter) func(http.H
 				}
 				took := time.Since(started)
 				m.request(route, r.Method, answer.status, took)
-				log.Debug("request", "request", id, "method", oneLine(r.Method), "path", oneLine(r.URL.Path), "status", answer.status, "took", took,
-					"client", clientAddr(c, r))
+				if log.Enabled(r.Context(), slog.LevelDebug) {
+					log.Debug("request", "request", id, "method", oneLine(r.Method), "path", oneLine(r.URL.Path), "status", answer.status, "took", took,
+						"client", clientAddr(c, r))
+				}
 				if half || panicked == http.ErrAbortHandler {
 					panic(http.ErrAbortHandler) // cuts the connection: half an answer must not look whole
 				}
