@@ -126,7 +126,7 @@ func (l *configLoader) config(root *yaml.Node) *Config {
 	}
 	for _, n := range l.Sequence(sections["allowed_origins"], "allowed_origins") {
 		if text, ok := l.text(n, "an allowed origin"); ok {
-			if u, err := url.Parse(text); err != nil || u.Scheme+"://"+u.Host != text || u.Host == "" || !l.secureOrDev(u, c.InsecureDev) {
+			if u, err := url.Parse(text); err != nil || u.Scheme+"://"+u.Host != text || u.Host == "" || !secureOrDev(u, c.InsecureDev) {
 				l.Errorf(n, "E104", "write it like https://shop.example.com: scheme, host and port, nothing else", "not an origin")
 			}
 			c.AllowedOrigins = append(c.AllowedOrigins, text)
@@ -222,7 +222,8 @@ func isLoopback(u *url.URL) bool {
 	return err == nil && addr.IsLoopback()
 }
 
-func (l *configLoader) secureOrDev(u *url.URL, insecureDev bool) bool {
+// secureOrDev reports whether the URL is https, or http that does not leave this machine, where the configuration allows that.
+func secureOrDev(u *url.URL, insecureDev bool) bool {
 	return u.Scheme == "https" || u.Scheme == "http" && insecureDev && isLoopback(u)
 }
 
@@ -239,7 +240,7 @@ func (l *configLoader) publicURL(n *yaml.Node, insecureDev bool) *url.URL {
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
 		l.Errorf(n, "E104", "write it like https://app.example.com/auth", "public_url is not a URL")
-	case !l.secureOrDev(u, insecureDev):
+	case !secureOrDev(u, insecureDev):
 		l.Errorf(n, "E104", "use https; on this machine alone, http://localhost:8080 with insecure_dev: true works too",
 			"public_url must be https")
 	case insecureDev && !isLoopback(u):

@@ -130,7 +130,7 @@ func (l *configLoader) issuer(n *yaml.Node, text string, insecureDev bool) {
 			"an issuer for many tenants: a subject of another tenant could be a person of yours")
 	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		l.Errorf(n, "E104", "copy it from the provider's discovery document: https://…, without query", "the issuer is not a URL")
-	case !l.secureOrDev(u, insecureDev):
+	case !secureOrDev(u, insecureDev):
 		l.Errorf(n, "E104", "use https; http is for a provider on this machine, with insecure_dev: true", "the issuer must be https")
 	case strings.HasSuffix(text, "/.well-known/openid-configuration"):
 		l.Errorf(n, "E104", "remove /.well-known/openid-configuration", "this is the discovery document, not the issuer")

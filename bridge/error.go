@@ -163,9 +163,8 @@ func (e errorWriter) record(w http.ResponseWriter, r *http.Request, err error) (
 		}
 	}
 	e.metrics.refused(public.reason, err)
-	if public.status == http.StatusUnauthorized && errors.Is(err, ErrNoSession) {
-		ref = "" // nothing to look up: every visitor causes one
-		return public, ref
+	if public.cause == ErrNoSession {
+		return public, "" // nothing to look up: every visitor causes one
 	}
 	level := slog.LevelWarn
 	switch {

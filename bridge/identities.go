@@ -76,6 +76,13 @@ func (r *Records) Count(ctx context.Context) (n int, err error) {
 	return n, recordsError(err)
 }
 
+// selectIdentity has the columns that identities scans.
+const selectIdentity = `
+SELECT i.id, coalesce(u.app_user_id, u.id::text), coalesce(u.email, ''), i.provider, i.issuer, i.subject, i.claims, coalesce(u.role, ''),
+	u.disabled_at IS NOT NULL, i.last_login_at
+FROM bridge.identities i JOIN bridge.users u ON u.id = i.user_id
+`
+
 // identityPage is how many identities are in memory at a time.
 const identityPage = 1000
 
@@ -83,11 +90,7 @@ const identityPage = 1000
 func (r *Records) Identities(ctx context.Context) iter.Seq2[KnownIdentity, error] {
 	return func(yield func(KnownIdentity, error) bool) {
 		for last := int64(0); ; {
-			page, err := r.identities(ctx, `
-SELECT i.id, coalesce(u.app_user_id, u.id::text), coalesce(u.email, ''), i.provider, i.issuer, i.subject, i.claims, coalesce(u.role, ''),
-	u.disabled_at IS NOT NULL, i.last_login_at
-FROM bridge.identities i JOIN bridge.users u ON u.id = i.user_id
-WHERE i.id > $1 ORDER BY i.id LIMIT $2`, last, identityPage)
+			page, err := r.identities(ctx, "WHERE i.id > $1 ORDER BY i.id LIMIT $2", last, identityPage)
 			if err != nil {
 				yield(KnownIdentity{}, err)
 				return
@@ -112,16 +115,13 @@ const most = 20
 // the last login. An address may be unverified there; it finds people, it decides nothing.
 func (r *Records) Find(ctx context.Context, who string) ([]KnownIdentity, error) {
 	return r.identities(ctx, `
-SELECT i.id, coalesce(u.app_user_id, u.id::text), coalesce(u.email, ''), i.provider, i.issuer, i.subject, i.claims, coalesce(u.role, ''),
-	u.disabled_at IS NOT NULL, i.last_login_at
-FROM bridge.identities i JOIN bridge.users u ON u.id = i.user_id
 WHERE coalesce(u.app_user_id, u.id::text) = $1 OR i.subject = $1 OR pg_catalog.lower(u.email) = pg_catalog.lower($1)
 	OR pg_catalog.lower(i.claims ->> 'email') = pg_catalog.lower($1)
 ORDER BY i.id LIMIT $2`, who, most)
 }
 
-func (r *Records) identities(ctx context.Context, sql string, args ...any) ([]KnownIdentity, error) {
-	rows, err := r.tx.Query(ctx, sql, args...)
+func (r *Records) identities(ctx context.Context, where string, args ...any) ([]KnownIdentity, error) {
+	rows, err := r.tx.Query(ctx, selectIdentity+where, args...)
 	if err != nil {
 		return nil, recordsError(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -91,10 +92,5 @@ func clientAddr(c *Config, r *http.Request) netip.Addr {
 }
 
 func (c *Config) trusts(addr netip.Addr) bool {
-	for _, proxy := range c.TrustedProxies {
-		if proxy.Contains(addr) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(c.TrustedProxies, func(proxy netip.Prefix) bool { return proxy.Contains(addr) })
 }

@@ -35,15 +35,11 @@ func (p *Provider) VerifyPasted(ctx context.Context, raw string) (PastedToken, e
 	if err != nil {
 		return PastedToken{}, err
 	}
+	issuedTo := p.verifier.audience
 	if pasted.Access {
-		party, present := token.claims["azp"]
-		if !present {
-			party = token.claims["client_id"]
-		}
-		if !isOneOf(party, p.ClientID) {
-			return PastedToken{}, fmt.Errorf("%w: it was issued to another client than %s", faultParty, p.ClientID)
-		}
-	} else if err := p.verifier.audience(token.claims); err != nil {
+		issuedTo = p.verifier.party
+	}
+	if err := issuedTo(token.claims); err != nil {
 		return PastedToken{}, fmt.Errorf("%w: it was issued to another client than %s", err, p.ClientID)
 	}
 	issued, err := timeClaim(token.claims, "iat", faultIssued)

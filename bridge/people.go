@@ -197,16 +197,12 @@ FROM bridge.users u WHERE u.id = $1`, user.ID).Scan(&out)
 func peopleError(err error) error {
 	var failed *pgconn.PgError
 	switch {
-	case err == nil:
-		return nil
 	case errors.As(err, &failed) && failed.Code == "42501":
 		return fmt.Errorf("%s: this needs the schema's owner: set DATABASE_OWNER_URL (database.owner_url), as for `migrate`", failed.Message)
 	case errors.As(err, &failed) && failed.Code == "23503":
 		return fmt.Errorf("table %s.%s refers to this user (%s): move or delete those rows first, or disable the user instead",
 			failed.SchemaName, failed.TableName, failed.ConstraintName)
-	case errors.As(err, &failed) && (failed.Code == "42P01" || failed.Code == "3F000"):
-		return fmt.Errorf("%s; as the schema's owner run: oidc-bridge migrate", failed.Message)
 	default:
-		return errors.New(connectError(err))
+		return recordsError(err)
 	}
 }

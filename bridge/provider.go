@@ -183,7 +183,7 @@ func (p *Provider) checkEndpoint(text string) (*url.URL, error) {
 		return nil, fmt.Errorf("%.200q is not a URL", text)
 	case u.User != nil || strings.Contains(text, "#"):
 		return nil, errors.New("a URL with user or fragment")
-	case u.Scheme == "https" || u.Scheme == "http" && p.insecureDev && isLoopback(u):
+	case secureOrDev(u, p.insecureDev):
 		return u, nil
 	}
 	return nil, fmt.Errorf("%.200q is not https", text)
@@ -226,7 +226,7 @@ func (p *Provider) Exchange(ctx context.Context, rules *mapping.Rules, login Log
 	}
 	identity := Identity{Issuer: p.Issuer, Subject: idToken["sub"].(string), Tokens: mapping.Tokens{IDToken: idToken}}
 	identity.SID, _ = idToken["sid"].(string)
-	// An opaque access token has no claims: those that would be in it are absent.
+	// An opaque access token has no claims that we could read. The mapping counts those that would be in it as broken, not as absent.
 	if rules.NeedsAccessToken(p.ID) && strings.Count(tokens.accessToken, ".") == 2 {
 		identity.Tokens.AccessToken, err = p.verifier.accessToken(ctx, m.jwksURI, tokens.accessToken, identity.Subject, started)
 		if err != nil {

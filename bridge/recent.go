@@ -19,14 +19,7 @@ func newRecent[K comparable, V any](limit int) *recent[K, V] {
 func (r *recent[K, V]) get(key K) (V, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if value, found := r.younger[key]; found {
-		return value, true
-	}
-	value, found := r.older[key]
-	if found {
-		r.add(key, value)
-	}
-	return value, found
+	return r.find(key)
 }
 
 func (r *recent[K, V]) put(key K, value V) {
@@ -37,17 +30,25 @@ func (r *recent[K, V]) put(key K, value V) {
 
 // getOrPut returns the value, made by create when there is none.
 func (r *recent[K, V]) getOrPut(key K, create func() V) V {
-	if value, found := r.get(key); found {
-		return value
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if value, found := r.younger[key]; found { // somebody else was faster
-		return value
+	value, found := r.find(key)
+	if !found {
+		value = create()
+		r.add(key, value)
 	}
-	value := create()
-	r.add(key, value)
 	return value
+}
+
+func (r *recent[K, V]) find(key K) (V, bool) {
+	if value, found := r.younger[key]; found {
+		return value, true
+	}
+	value, found := r.older[key]
+	if found {
+		r.add(key, value)
+	}
+	return value, found
 }
 
 func (r *recent[K, V]) add(key K, value V) {

@@ -106,7 +106,7 @@ func hasLoneSurrogate(data []byte) bool {
 	return false
 }
 
-// escapedUnit reads the \uXXXX at the start of data.
+// escapedUnit reads the \u escape at the start of data.
 func escapedUnit(data []byte) (unit uint16, ok bool) {
 	if len(data) < 6 || data[0] != '\\' || data[1] != 'u' {
 		return 0, false

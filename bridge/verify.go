@@ -131,12 +131,8 @@ func (v *verifier) accessToken(ctx context.Context, jwksURI, raw, wantSubject st
 	if _, present := claims["events"]; present {
 		return nil, faultEvents
 	}
-	party, present := claims["azp"] // Keycloak's name for it; RFC 9068 section 2.2 has client_id
-	if !present {
-		party = claims["client_id"]
-	}
-	if !isOneOf(party, v.clientID) {
-		return nil, faultParty
+	if err := v.party(claims); err != nil {
+		return nil, err
 	}
 	if err := v.issuerAndTimes(claims, started.Add(-clockSkew), maxTokenLife); err != nil {
 		return nil, err
@@ -283,6 +279,18 @@ func (p verifiedPayload) VerifySignature(_ context.Context, jwt string) ([]byte,
 		return nil, errBadSignature
 	}
 	return p.payload, nil
+}
+
+// party accepts an access token that was issued to us: azp is Keycloak's name for it, RFC 9068 section 2.2 has client_id.
+func (v *verifier) party(claims map[string]any) error {
+	party, present := claims["azp"]
+	if !present {
+		party = claims["client_id"]
+	}
+	if !isOneOf(party, v.clientID) {
+		return faultParty
+	}
+	return nil
 }
 
 // audience accepts our client_id, alone or as a list of one, and an azp that is ours or absent (OpenID Connect Core 3.1.3.7, 3 to 5).

@@ -42,21 +42,12 @@ func (c checkCommand) Run(env environment) error {
 			Fix: "mend the configuration first",
 		})
 	}
-	if err := printFindings(env.stdout, c.Format, findings); err != nil {
-		if c.Format == "text" {
-			fmt.Fprintln(env.stdout, tally(findings))
-		}
-		return err
-	}
+	err := printFindings(env.stdout, c.Format, findings)
 	if c.Format == "text" {
-		if len(findings) == 0 {
-			fmt.Fprintln(env.stdout, "ok")
-		} else {
-			fmt.Fprintln(env.stdout, tally(findings))
-		}
+		fmt.Fprintln(env.stdout, tally(findings))
 	}
-	if c.Strict && len(findings) > 0 {
+	if err == nil && c.Strict && len(findings) > 0 {
 		return errFindings
 	}
-	return nil
+	return err
 }

@@ -47,8 +47,11 @@ func notNull[T any](list []T) []T {
 	return list
 }
 
-// tally is "2 errors, 1 warning".
+// tally is "2 errors, 1 warning", or "ok".
 func tally(findings []strictyaml.Finding) string {
+	if len(findings) == 0 {
+		return "ok"
+	}
 	errors := 0
 	for _, f := range findings {
 		if f.Severity == strictyaml.Error {

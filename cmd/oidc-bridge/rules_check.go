@@ -99,11 +99,7 @@ func (c rulesCheckCommand) print(env environment, findings []strictyaml.Finding,
 		if len(skipped) > 0 {
 			fmt.Fprintf(env.stdout, "not looked at: %s\n", strings.Join(skipped, "; "))
 		}
-		if len(findings) == 0 {
-			fmt.Fprintln(env.stdout, "ok")
-		} else {
-			fmt.Fprintln(env.stdout, tally(findings))
-		}
+		fmt.Fprintln(env.stdout, tally(findings))
 	}
 	if failed {
 		return errFindings
