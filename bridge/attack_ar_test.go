@@ -546,11 +546,7 @@ func TestAttack_AR05_ForcedLogin(t *testing.T) {
 
 func TestAttack_AR06_StateFlooding(t *testing.T) { // not beside others: it measures the heap
 	var counts *bridgetest.Counts
-	s := newService(t, withDatabaseURL(func(db *bridgetest.Database) string {
-		var proxied string
-		proxied, counts = bridgetest.CountRoundTrips(t, db.URL)
-		return proxied
-	}))
+	s := newService(t, withCounts(t, &counts))
 	s.warm(t)
 	// A second replica without a log: what a test remembers would hide what the service remembers.
 	b, err := bridge.New(t.Context(), s.Config, ruleset(t, s.Config), bridge.Options{Version: "test", Log: slog.New(slog.DiscardHandler), Now: time.Now})

@@ -184,11 +184,7 @@ func TestAttack_IL05_PreHijacking(t *testing.T) {
 func TestAttack_SC05_Oracles(t *testing.T) {
 	t.Parallel()
 	var counts *bridgetest.Counts
-	s := newService(t, withConfig("session: { idle: 30m, absolute: 50m }"), withDatabaseURL(func(db *bridgetest.Database) string {
-		var url string
-		url, counts = bridgetest.CountRoundTrips(t, db.URL)
-		return url
-	}))
+	s := newService(t, withConfig("session: { idle: 30m, absolute: 50m }"), withCounts(t, &counts))
 	session := func(subject string) *http.Cookie {
 		b, _ := s.login(subject, "/")
 		return sessionCookie(t, s, b)

@@ -118,6 +118,14 @@ func withDatabaseURL(f func(db *bridgetest.Database) string) setting {
 	return func(s *settings) { s.url = f }
 }
 
+// withCounts puts a counting proxy in front of the database; counts is set when newService returns.
+func withCounts(t *testing.T, counts **bridgetest.Counts) setting {
+	return withDatabaseURL(func(db *bridgetest.Database) (url string) {
+		url, *counts = bridgetest.CountRoundTrips(t, db.URL)
+		return url
+	})
+}
+
 func newService(t *testing.T, set ...setting) *service {
 	t.Helper()
 	o := settings{rules: ordersRules, url: func(db *bridgetest.Database) string { return db.URL }}

@@ -137,11 +137,7 @@ func TestAttack_SC06_IdleAndAbsoluteEnd(t *testing.T) {
 func TestSessionIsTouchedAtMostOnceAMinute(t *testing.T) {
 	t.Parallel()
 	var counts *bridgetest.Counts
-	s := newService(t, withDatabaseURL(func(db *bridgetest.Database) string {
-		var url string
-		url, counts = bridgetest.CountRoundTrips(t, db.URL)
-		return url
-	}))
+	s := newService(t, withCounts(t, &counts))
 	b, _ := s.login("carl", "/")
 	s.token(b)
 	counts.Reset()

@@ -18,11 +18,7 @@ import (
 func TestLoginCosts(t *testing.T) {
 	t.Parallel()
 	var counts *bridgetest.Counts
-	s := newService(t, withDatabaseURL(func(db *bridgetest.Database) string {
-		var url string
-		url, counts = bridgetest.CountRoundTrips(t, db.URL)
-		return url
-	}))
+	s := newService(t, withCounts(t, &counts))
 	// pgx prepares a statement at its first use on a connection, and discovery and keys are fetched once.
 	for _, subject := range []string{"carl", "ada"} {
 		s.login(subject, "/")
