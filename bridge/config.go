@@ -93,26 +93,47 @@ func readConfig(file string, text []byte, lookup func(string) (string, bool)) (*
 
 // LoadDatabase reads the section `database` of config.yaml, for commands that need nothing else: they run where the other secrets are not.
 func LoadDatabase(configFile string, lookup func(string) (string, bool)) (*DatabaseConfig, []strictyaml.Finding) {
-	text, missing := readFile(configFile, "write one, config.example.yaml shows how, or name it with --config")
+	l, section, missing := openSection(configFile, "database", lookup)
 	if missing != nil {
 		return nil, missing
 	}
-	l := newConfigLoader(configFile, text, lookup)
 	var database DatabaseConfig
-	var section *yaml.Node
-	for _, e := range l.Mapping(l.Root(), "the configuration", configKeys[""]...) {
-		if e.Key == "database" {
-			section = e.Value
-		}
-	}
-	if section != nil {
-		l.expand(section)
-	}
 	l.database(section, &database)
 	if findings := l.Findings(); strictyaml.Errors(findings) {
 		return nil, findings
 	}
 	return &database, l.Findings()
+}
+
+// LoadPrivateListen reads the key private_listen of config.yaml: the host:port of /readyz.
+func LoadPrivateListen(configFile string, lookup func(string) (string, bool)) (string, []strictyaml.Finding) {
+	l, section, missing := openSection(configFile, "private_listen", lookup)
+	if missing != nil {
+		return "", missing
+	}
+	address := defaultPrivateListen
+	l.address(section, "private_listen", &address)
+	if findings := l.Findings(); strictyaml.Errors(findings) {
+		return "", findings
+	}
+	return address, nil
+}
+
+// openSection reads config.yaml and replaces the variables of one key of its top level, and no others. The section is nil when the file does
+// not have it.
+func openSection(configFile, key string, lookup func(string) (string, bool)) (*configLoader, *yaml.Node, []strictyaml.Finding) {
+	text, missing := readFile(configFile, "write one, config.example.yaml shows how, or name it with --config")
+	if missing != nil {
+		return nil, nil, missing
+	}
+	l := newConfigLoader(configFile, text, lookup)
+	for _, e := range l.Mapping(l.Root(), "the configuration", configKeys[""]...) {
+		if e.Key == key {
+			l.expand(e.Value)
+			return l, e.Value, nil
+		}
+	}
+	return l, nil, nil
 }
 
 // RuntimeRole is the role of database.url.

@@ -16,6 +16,8 @@ import (
 	"github.com/oidc-bridge/oidc-bridge/mapping/strictyaml"
 )
 
+const defaultPrivateListen = "127.0.0.1:9090"
+
 var (
 	// configKeys are the keys of each section; "" is the top level.
 	configKeys = map[string][]string{
@@ -98,7 +100,7 @@ func mustBeSet(name string) string { return name + " must be configured" }
 
 func (l *configLoader) config(root *yaml.Node) *Config {
 	c := &Config{
-		Listen: ":8080", PrivateListen: "127.0.0.1:9090", Rules: filepath.Join(l.dir, "rules.yaml"),
+		Listen: ":8080", PrivateListen: defaultPrivateListen, Rules: filepath.Join(l.dir, "rules.yaml"),
 		Session: SessionConfig{Idle: 12 * time.Hour, Absolute: 7 * 24 * time.Hour},
 	}
 	sections := map[string]*yaml.Node{}

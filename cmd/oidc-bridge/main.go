@@ -41,6 +41,7 @@ type commandLine struct {
 	Serve   serveCommand   `cmd:"" help:"Answer requests until SIGTERM or Ctrl-C."`
 	Migrate migrateCommand `cmd:"" help:"Create or update schema bridge and grant it to the runtime role."`
 	Check   checkCommand   `cmd:"" help:"Look at everything that must be right: files, secrets, database, roles, providers."`
+	Health  healthCommand  `cmd:"" help:"Ask the running service whether it is ready: a container's health check."`
 	Rules   rulesCommand   `cmd:"" help:"Check, test, explain and compare rules files."`
 	User    userCommand    `cmd:"" help:"Disable and enable people."`
 	Version versionCommand `cmd:"" help:"Print the version."`
