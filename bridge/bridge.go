@@ -18,13 +18,14 @@
 //	login.go         /login and /callback                      keyset.go        its public keys
 //	token.go         /api_token and /me                        outbound.go      its HTTP client
 //	logout.go        /logout                                   strictjson.go    JSON without its ambiguities
-//	pages.go         what people see                           store.go         users, identities, sessions, events: its SQL
+//	pages.go         what people see                           store*.go        users, identities, sessions, events: their SQL
 //	error.go         causes, and what may be told of them      signer.go        access tokens
 //	middleware.go    what every request passes                 rules.go         the rules in force, and their reload
 //	limit.go         how many logins an address may start      check.go         what must be right before the first request
 //	returnto.go      where a login may come back to            recent.go        a map of bounded size
 //	identities.go    what operators ask about people           pasted.go        tokens that operators bring
 //	people*.go       what operators do to people and sessions
+//	vault.go         the provider's tokens in the database
 //
 // Claims become a role in package mapping, and nowhere else; only a mapping.Decision can carry a role into the Signer.
 package bridge

@@ -23,8 +23,9 @@ type Config struct {
 	Signing        SigningConfig
 	CookieKeys     []Secret // 32 bytes each; the first seals, all open
 	Session        SessionConfig
-	Rules          string // path of the rules file, relative ones resolved from config.yaml's folder
-	Hook           string // users.hook: schema-qualified name of a SQL function, or ""
+	KeepEvents     time.Duration // events older than this are removed
+	Rules          string        // path of the rules file, relative ones resolved from config.yaml's folder
+	Hook           string        // users.hook: schema-qualified name of a SQL function, or ""
 	Providers      []ProviderConfig
 
 	file string // where it came from, for findings
@@ -35,6 +36,7 @@ type DatabaseConfig struct {
 	URL           Secret // connection string of the runtime role
 	OwnerURL      Secret // connection string of the schema's owner, for `migrate`
 	Authenticator string // the role that PostgREST logs in as
+	Listen        string // auto, on or off: whether replicas listen for what ends a session, and answer from memory
 }
 
 // SigningConfig is the section `signing`.
@@ -48,6 +50,9 @@ type SigningConfig struct {
 type SessionConfig struct {
 	Idle     time.Duration // ends when unused for this long
 	Absolute time.Duration // ends this long after the login, whatever happens
+	// Where the provider gives refresh tokens: how long its last word counts before it is asked again; 0: it is never asked.
+	Recheck    time.Duration
+	MaxPerUser int // sessions of one user, of which a login ends the oldest; 0: any number
 }
 
 // ProviderConfig is one connection below `providers`.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,11 +24,12 @@ var (
 	configKeys = map[string][]string{
 		"": {
 			"public_url", "listen", "private_listen", "insecure_dev", "trusted_proxies", "allowed_origins", "database", "signing",
-			"cookie_keys", "session", "rules", "users", "anonymous", "proxy", "providers",
+			"cookie_keys", "session", "events", "rules", "users", "anonymous", "proxy", "providers",
 		},
 		"database": {"url", "owner_url", "authenticator", "listen"},
 		"signing":  {"jwt_secret", "jwt_secret_is_base64", "alg", "audience", "ttl"},
-		"session":  {"idle", "absolute", "recheck"},
+		"session":  {"idle", "absolute", "recheck", "max_per_user"},
+		"events":   {"keep"},
 		"users":    {"hook"},
 		"provider": {
 			"name", "preset", "issuer", "client_id", "client_secret", "auth_method", "scopes", "alg", "userinfo", "authorize_params",
@@ -101,7 +103,7 @@ func mustBeSet(name string) string { return name + " must be configured" }
 func (l *configLoader) config(root *yaml.Node) *Config {
 	c := &Config{
 		Listen: ":8080", PrivateListen: defaultPrivateListen, Rules: filepath.Join(l.dir, "rules.yaml"),
-		Session: SessionConfig{Idle: 12 * time.Hour, Absolute: 7 * 24 * time.Hour},
+		Session: SessionConfig{Idle: 12 * time.Hour, Absolute: 7 * 24 * time.Hour, Recheck: 15 * time.Minute}, KeepEvents: 400 * 24 * time.Hour,
 	}
 	sections := map[string]*yaml.Node{}
 	for _, e := range l.Mapping(root, "the configuration", configKeys[""]...) {
@@ -138,6 +140,9 @@ func (l *configLoader) config(root *yaml.Node) *Config {
 	l.signing(sections["signing"], &c.Signing)
 	l.cookieKeys(sections["cookie_keys"], c)
 	l.session(sections["session"], &c.Session)
+	for _, e := range l.Mapping(sections["events"], "events", configKeys["events"]...) {
+		l.duration(e.Value, "events.keep", &c.KeepEvents)
+	}
 	if n := sections["rules"]; n != nil {
 		if text, ok := l.text(n, "rules"); ok {
 			c.Rules = l.path(text)
@@ -260,7 +265,7 @@ func (l *configLoader) publicURL(n *yaml.Node, insecureDev bool) *url.URL {
 }
 
 func (l *configLoader) database(n *yaml.Node, to *DatabaseConfig) {
-	to.Authenticator = "authenticator"
+	to.Authenticator, to.Listen = "authenticator", "auto"
 	var urlNode, ownerNode *yaml.Node
 	for _, e := range l.Mapping(n, "database", configKeys["database"]...) {
 		switch e.Key {
@@ -271,7 +276,7 @@ func (l *configLoader) database(n *yaml.Node, to *DatabaseConfig) {
 		case "authenticator":
 			to.Authenticator, _ = l.text(e.Value, "database.authenticator")
 		case "listen":
-			l.oneOf(e.Value, "database.listen", "auto", "off")
+			to.Listen = l.oneOf(e.Value, "database.listen", "auto", "on", "off")
 		}
 	}
 	to.URL = l.databaseURL(urlNode, "database.url", "DATABASE_URL", true)
@@ -283,13 +288,24 @@ func (l *configLoader) database(n *yaml.Node, to *DatabaseConfig) {
 
 func (l *configLoader) session(n *yaml.Node, to *SessionConfig) {
 	for _, e := range l.Mapping(n, "session", configKeys["session"]...) {
-		d, ok := l.Duration(e.Value, "session."+e.Key)
-		switch {
-		case !ok:
-		case e.Key == "idle":
-			to.Idle = d
-		case e.Key == "absolute":
-			to.Absolute = d
+		switch e.Key {
+		case "idle":
+			l.duration(e.Value, "session.idle", &to.Idle)
+		case "absolute":
+			l.duration(e.Value, "session.absolute", &to.Absolute)
+		case "recheck":
+			if e.Value.Value == "off" {
+				to.Recheck = 0
+			} else if l.duration(e.Value, "session.recheck", &to.Recheck); to.Recheck < time.Second {
+				l.Errorf(e.Value, "E104", "write it like 15m, or off", "session.recheck is shorter than a second")
+			}
+		case "max_per_user":
+			text, ok := l.text(e.Value, "session.max_per_user")
+			limit, err := strconv.ParseUint(text, 10, 16)
+			if ok && err != nil {
+				l.Errorf(e.Value, "E104", "write how many, at most 65535, or 0 for any number", "session.max_per_user is not a number")
+			}
+			to.MaxPerUser = int(limit)
 		}
 	}
 	if to.Idle > to.Absolute {
@@ -297,5 +313,15 @@ func (l *configLoader) session(n *yaml.Node, to *SessionConfig) {
 	}
 	if limit := 366 * 24 * time.Hour; to.Absolute > limit {
 		l.Errorf(n, "E104", "at most 8784h", "session.absolute is longer than a year")
+	}
+}
+
+// duration sets what is written, and leaves the default where something else is.
+func (l *configLoader) duration(n *yaml.Node, what string, to *time.Duration) {
+	if l.broken[n] {
+		return
+	}
+	if d, ok := l.Duration(n, what); ok {
+		*to = d
 	}
 }

@@ -36,9 +36,9 @@ func TestConfigDefaults(t *testing.T) {
 		t.Fatal(findings)
 	}
 	p := c.Providers[0]
-	got := fmt.Sprint(c.Listen, c.PrivateListen, c.Database.Authenticator, c.Signing.Audience, c.Signing.TTL, c.Session, c.Rules,
+	got := fmt.Sprint(c.Listen, c.PrivateListen, c.Database.Authenticator, c.Signing.Audience, c.Signing.TTL, c.Session, c.Database.Listen, c.KeepEvents, c.Rules,
 		p.AuthMethod, p.Scopes, p.Alg, p.UserInfo, p.Name, p.AllowPrivate, c.InsecureDev)
-	want := fmt.Sprint(":8080", "127.0.0.1:9090", "authenticator", "postgrest", 15*time.Minute, bridge.SessionConfig{Idle: 12 * time.Hour, Absolute: 168 * time.Hour},
+	want := fmt.Sprint(":8080", "127.0.0.1:9090", "authenticator", "postgrest", 15*time.Minute, bridge.SessionConfig{Idle: 12 * time.Hour, Absolute: 168 * time.Hour, Recheck: 15 * time.Minute}, "auto", 9600*time.Hour,
 		"/etc/oidc-bridge/rules.yaml", "client_secret_basic", []string{"openid", "email", "profile"}, "RS256", "auto", "corp", false, false)
 	if got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)

@@ -2,7 +2,6 @@ package bridge
 
 import (
 	"cmp"
-	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/hmac"
@@ -102,19 +101,11 @@ func NewCookies(c *Config, now func() time.Time) (*Cookies, error) {
 		secure: prefix != "", lifetime: c.Session.Absolute, now: now,
 	}
 	for _, secret := range c.CookieKeys {
-		sealKey, err := hkdf.Key(sha256.New, []byte(secret.Reveal()), nil, "oidc-bridge login state 1", 32)
+		aead, err := newAEAD(secret, "oidc-bridge login state 1")
 		if err != nil {
 			return nil, err
 		}
 		macKey, err := hkdf.Key(sha256.New, []byte(secret.Reveal()), nil, "oidc-bridge session token 1", 32)
-		if err != nil {
-			return nil, err
-		}
-		block, err := aes.NewCipher(sealKey)
-		if err != nil {
-			return nil, err
-		}
-		aead, err := cipher.NewGCMWithRandomNonce(block)
 		if err != nil {
 			return nil, err
 		}

@@ -17,25 +17,26 @@ var (
 	ErrRefused          = errors.New("refused by the rules")              // the identity is verified, and gets no role
 	ErrDisabled         = errors.New("user is disabled")                  //
 	ErrLoginAgain       = errors.New("a claim was not captured at login") // the rules read what the session does not have
-	ErrLoginState       = errors.New("login state")                       // missing, forged, or of another browser
-	ErrLoginExpired     = errors.New("login took too long")               //
-	ErrReplayed         = errors.New("login was already finished")        // its state was used before
-	ErrCallback         = errors.New("callback is malformed")             //
-	ErrAuthorization    = errors.New("provider answered with an error")   // RFC 6749 section 4.1.2.1
-	ErrCancelled        = errors.New("person cancelled at the provider")  // its error access_denied
-	ErrCodeRefused      = errors.New("provider refuses the code")         // RFC 6749 section 5.2 invalid_grant
-	ErrProviderDown     = errors.New("provider cannot be reached")        //
-	ErrProviderAnswer   = errors.New("provider gave an unusable answer")  //
-	ErrUnknownProvider  = errors.New("no such provider")                  //
-	ErrDatabase         = errors.New("database")                          //
-	ErrTokenTooLarge    = errors.New("access token is too large")         //
-	ErrCrossSite        = errors.New("request came from another site")    //
-	ErrLoop             = errors.New("login in a loop")                   // the application does not accept what it gets
-	ErrTooLarge         = errors.New("request is too large")              //
-	ErrTooMany          = errors.New("too many requests")                 // of one address
-	ErrNotFound         = errors.New("not found")                         //
-	ErrMethodNotAllowed = errors.New("method not allowed")                //
-	errInternal         = errors.New("internal error")                    // what is none of these
+	ErrLoggedOut        = errors.New("provider ended the login meanwhile")
+	ErrLoginState       = errors.New("login state")                      // missing, forged, or of another browser
+	ErrLoginExpired     = errors.New("login took too long")              //
+	ErrReplayed         = errors.New("login was already finished")       // its state was used before
+	ErrCallback         = errors.New("callback is malformed")            //
+	ErrAuthorization    = errors.New("provider answered with an error")  // RFC 6749 section 4.1.2.1
+	ErrCancelled        = errors.New("person cancelled at the provider") // its error access_denied
+	ErrCodeRefused      = errors.New("provider refuses the code")        // RFC 6749 section 5.2 invalid_grant
+	ErrProviderDown     = errors.New("provider cannot be reached")       //
+	ErrProviderAnswer   = errors.New("provider gave an unusable answer") //
+	ErrUnknownProvider  = errors.New("no such provider")                 //
+	ErrDatabase         = errors.New("database")                         //
+	ErrTokenTooLarge    = errors.New("access token is too large")        //
+	ErrCrossSite        = errors.New("request came from another site")   //
+	ErrLoop             = errors.New("login in a loop")                  // the application does not accept what it gets
+	ErrTooLarge         = errors.New("request is too large")             //
+	ErrTooMany          = errors.New("too many requests")                // of one address
+	ErrNotFound         = errors.New("not found")                        //
+	ErrMethodNotAllowed = errors.New("method not allowed")               //
+	errInternal         = errors.New("internal error")                   // what is none of these
 )
 
 // A publicError is what people and programs see of a cause: a fixed text, never one that came with the request or from elsewhere.
@@ -54,6 +55,7 @@ var publicErrors = []publicError{
 	{ErrDisabled, 403, "account_disabled", "Your account is disabled", "Ask the people who run this service to enable it again.", false},
 	{ErrRefused, 403, "access_denied", "You have no access", "You are logged in at the provider, but this service gives your account no role. If you think it should, send the code below to the people who run it.", true},
 	{ErrLoginAgain, 403, "login_again", "Please log in again", "The rules of this service changed and need to see your account once more.", true},
+	{ErrLoggedOut, 403, "logged_out", "You were logged out", "Your provider ended this login before it was finished. Please log in again.", true},
 	{ErrLoginState, 400, "login_state", "This login cannot be finished", "Perhaps it is finished already: open the page that you came from. Else it was started in another browser, or too many others were started since, or your browser refuses cookies; then please start again here.", true},
 	{ErrLoginExpired, 400, "login_expired", "This login took too long", "A login must be finished within ten minutes. Please start again.", true},
 	{ErrReplayed, 400, "login_replayed", "This login was already used", "Perhaps you went back or reloaded the page. If you are not logged in, please start again.", true},

@@ -101,7 +101,7 @@ func handleCallback(providers []*Provider, active *ActiveRules, store *Store, co
 		in := SignIn{
 			StateHash: state[:], Provider: provider.ID, Identity: identity, Claims: claims, Columns: rules.Columns(provider.ID, claims),
 			Decision: decision, RulesHash: rules.Hash(), Ref: ref,
-			Token: token, Expires: now().Add(life),
+			Token: token, UserAgent: r.UserAgent(), Expires: now().Add(life),
 		}
 		if old, had := cookies.Session(r); had {
 			in.Replaces = old.Hash()
@@ -112,6 +112,8 @@ func handleCallback(providers []*Provider, active *ActiveRules, store *Store, co
 			return err
 		case signedIn.Disabled:
 			return refusal{cause: ErrDisabled, ref: ref, reason: signedIn.Refused}
+		case signedIn.LoggedOut:
+			return refusal{cause: ErrLoggedOut, ref: ref, reason: signedIn.Refused}
 		case signedIn.Refused != "":
 			return refusal{message: signedIn.Message, ref: ref, reason: signedIn.Refused}
 		}

@@ -49,7 +49,8 @@ type metadata struct {
 	tokenEndpoint         string
 	userinfoEndpoint      string // "" when the provider has none
 	jwksURI               string
-	issParameter          bool // RFC 9207: authorization responses carry iss
+	endSessionEndpoint    string // RP-Initiated Logout 1.0 section 2.1; "" when the provider has none
+	issParameter          bool   // RFC 9207: authorization responses carry iss
 	warnings              []string
 	fetched               time.Time
 }
@@ -60,6 +61,10 @@ type Identity struct {
 	Subject string
 	SID     string // the provider's session, for logout; "" without
 	Tokens  mapping.Tokens
+
+	IssuedAt     time.Time // iat of the ID token
+	IDToken      Secret    // as it came, where the provider wants to see it again at logout
+	RefreshToken Secret    // empty where the provider gives none
 }
 
 // NewProvider makes the connection. It reaches for the provider on first use only, so that the bridge starts while a provider is down.
@@ -143,6 +148,7 @@ func (p *Provider) fetchMetadata(ctx context.Context) (*metadata, error) {
 		{"token_endpoint", true, &m.tokenEndpoint},
 		{"jwks_uri", true, &m.jwksURI},
 		{"userinfo_endpoint", false, &m.userinfoEndpoint},
+		{"end_session_endpoint", false, &m.endSessionEndpoint},
 	} {
 		value, present := document[endpoint.name]
 		text, _ := value.(string)
@@ -226,6 +232,14 @@ func (p *Provider) Exchange(ctx context.Context, rules *mapping.Rules, login Log
 	}
 	identity := Identity{Issuer: p.Issuer, Subject: idToken["sub"].(string), Tokens: mapping.Tokens{IDToken: idToken}}
 	identity.SID, _ = idToken["sid"].(string)
+	iat, err := timeClaim(idToken, "iat", faultIssued)
+	if err != nil {
+		return Identity{}, answerError("ID token", err)
+	}
+	identity.IssuedAt, identity.RefreshToken = iat, NewSecret(tokens.refreshToken)
+	if m.endSessionEndpoint != "" {
+		identity.IDToken = NewSecret(tokens.idToken)
+	}
 	// An opaque access token has no claims that we could read. The mapping counts those that would be in it as broken, not as absent.
 	if rules.NeedsAccessToken(p.ID) && strings.Count(tokens.accessToken, ".") == 2 {
 		identity.Tokens.AccessToken, err = p.verifier.accessToken(ctx, m.jwksURI, tokens.accessToken, identity.Subject, started)

@@ -119,7 +119,12 @@ func (s sessionReader) grant(w http.ResponseWriter, r *http.Request) (Grant, err
 func (s sessionReader) record(ctx context.Context, session Session, rules *rulesInForce, decision mapping.Decision) error {
 	role, granted, reason := rules.role(decision)
 	decided := Decided{Role: role, Rule: decision.Rule()}
-	same := decided.Role == session.Decided.Role && decided.Rule == session.Decided.Rule
+	if decision.FromUsersRow() {
+		decided.ReadRow, decided.RowRole = true, session.Row.Role
+	}
+	before := session.Decided
+	before.Ref = ""
+	same := decided == before
 	if !granted {
 		decided.Ref = session.Decided.Ref
 		if !same || decided.Ref == "" {

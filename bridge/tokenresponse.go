@@ -11,7 +11,7 @@ import (
 )
 
 // A tokenResponse is what the bridge uses of a successful answer of the token endpoint (OpenID Connect Core 3.1.3.3).
-type tokenResponse struct{ idToken, accessToken string }
+type tokenResponse struct{ idToken, accessToken, refreshToken string }
 
 // errClientRefused: the provider does not take this client secret, and so has not looked at the code.
 var errClientRefused = errors.New("client_id, client_secret or auth_method of config.yaml do not fit the provider")
@@ -76,6 +76,7 @@ func (p *Provider) tokenRequest(ctx context.Context, endpoint string, secret Sec
 func readTokens(object map[string]any) (t tokenResponse, err error) {
 	t.idToken, _ = object["id_token"].(string)
 	t.accessToken, _ = object["access_token"].(string)
+	t.refreshToken, _ = object["refresh_token"].(string)
 	kind, _ := object["token_type"].(string)
 	switch {
 	case t.idToken == "":

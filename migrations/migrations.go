@@ -89,7 +89,12 @@ var privileges = []struct{ what, tables string }{
 	{"SELECT, INSERT, UPDATE", "users, identities"},
 	{"SELECT, INSERT, UPDATE, DELETE", "sessions"},
 	{"SELECT, INSERT, DELETE", "events, replay_guard"},
+	{"SELECT, INSERT", "provider_logouts"},
+	{"SELECT", "settings"},
 }
+
+// sweep is the one function that `serve` alone may call.
+const sweep = "bridge.sweep(timestamptz, timestamptz, integer)"
 
 // grant gives the runtime role its privileges. It runs at every Up, so that a new table is never forgotten.
 func grant(ctx context.Context, conn *sql.Conn, runtimeRole string) error {
@@ -98,6 +103,7 @@ func grant(ctx context.Context, conn *sql.Conn, runtimeRole string) error {
 	for _, p := range privileges {
 		grants = append(grants, p.what+" ON bridge."+strings.ReplaceAll(p.tables, ", ", ", bridge."))
 	}
+	grants = append(grants, "EXECUTE ON FUNCTION "+sweep)
 	for _, g := range grants {
 		if _, err := conn.ExecContext(ctx, "GRANT "+g+" TO "+role); err != nil {
 			return fmt.Errorf("granting %s to %s: %w", g, role, err)
@@ -121,6 +127,13 @@ func Missing(ctx context.Context, db Querier) (missing []string, err error) {
 				}
 			}
 		}
+	}
+	var granted bool
+	if err := db.QueryRow(ctx, "SELECT pg_catalog.has_function_privilege($1, 'EXECUTE')", sweep).Scan(&granted); err != nil {
+		return nil, err
+	}
+	if !granted {
+		missing = append(missing, "EXECUTE on "+sweep)
 	}
 	return missing, nil
 }

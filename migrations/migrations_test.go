@@ -65,13 +65,14 @@ func TestAttack_DB02_RuntimeRoleHasTheLeast(t *testing.T) {
 	denied := map[string][]string{
 		db.URL: {
 			"DELETE FROM bridge.users", "DELETE FROM bridge.identities", "UPDATE bridge.events SET kind = 'x'", "TRUNCATE bridge.sessions",
-			"UPDATE bridge.replay_guard SET expires_at = now()", "DROP TABLE bridge.users", "ALTER TABLE bridge.users ADD x int",
+			"UPDATE bridge.replay_guard SET expires_at = now()", "DELETE FROM bridge.provider_logouts", "UPDATE bridge.settings SET tokens_without_sid = 'allow'", "DROP TABLE bridge.users", "ALTER TABLE bridge.users ADD x int",
 			"CREATE TABLE bridge.x ()", "CREATE SCHEMA x", "INSERT INTO bridge.schema_version DEFAULT VALUES", "CREATE ROLE x",
 			"SELECT bridge.set_role('1', 'admin')", "SELECT bridge.disable('1')",
 		},
 		db.AuthenticatorURL: {
 			"SELECT FROM bridge.users", "SELECT FROM bridge.identities", "SELECT FROM bridge.sessions", "SELECT FROM bridge.events",
-			"SELECT FROM bridge.replay_guard", "SELECT FROM bridge.schema_version", "INSERT INTO bridge.users DEFAULT VALUES",
+			"SELECT FROM bridge.replay_guard", "SELECT FROM bridge.provider_logouts", "SELECT FROM bridge.settings", "SELECT FROM bridge.schema_version",
+			"SELECT bridge.sweep(now(), now(), 1)", "INSERT INTO bridge.users DEFAULT VALUES",
 			"SELECT bridge.set_role('1', 'admin')", "SELECT bridge.disable('1')", "CREATE TABLE bridge.x ()",
 		},
 	}
@@ -100,7 +101,7 @@ func TestAttack_DB02_RuntimeRoleHasTheLeast(t *testing.T) {
 	conn := connect(t, db.URL)
 	for _, statement := range []string{
 		"SELECT FROM bridge.users", "SELECT FROM bridge.schema_version", "DELETE FROM bridge.sessions", "DELETE FROM bridge.events", "DELETE FROM bridge.replay_guard",
-		"INSERT INTO bridge.users DEFAULT VALUES", "UPDATE bridge.users SET name = 'x'",
+		"INSERT INTO bridge.users DEFAULT VALUES", "UPDATE bridge.users SET name = 'x'", "SELECT bridge.sweep(now(), now(), 1)",
 	} {
 		if _, err := conn.Exec(t.Context(), statement); err != nil {
 			t.Errorf("%s as the runtime role: %v", statement, err)
