@@ -52,6 +52,20 @@ func TestAttack_MP04_EditableClaims(t *testing.T) {
 		}
 		refused(declared("mine: { from: "+key+", source: userinfo, fold: true, default: none }"), "mine")
 	}
+	// An address from another claim is not the one that email_verified speaks of.
+	for _, key := range editedByPeople {
+		if key == "email" {
+			continue
+		}
+		for _, from := range []string{key, "/" + key, "/" + key + "/inner"} {
+			address := strings.Replace(declared("email: { from: "+from+`, default: "" }`), "preset: keycloak", "preset: keycloak\n    email_verified: assumed", 1)
+			inputs++
+			rules, findings := Load("rules.yaml", []byte(address+"rules: [ { name: a, provider: corp, when: { email: root@example.com }, role: editor }, { name: b, provider: corp, when: { email_domain: example.com }, role: editor } ]\ndefault: deny\n"))
+			if rules != nil || len(findings) != 2 || findings[0].Code != "E302" || findings[1].Code != "E302" {
+				t.Errorf("email from %s: %v", from, findings)
+			}
+		}
+	}
 	refused(declared("mine: { editable: true, default: none }"), "mine")
 	refused(strings.Replace(staff, "preset: keycloak\n    client: bridge", "preset: entra", 1), "upn")
 

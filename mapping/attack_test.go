@@ -93,7 +93,26 @@ rules:
 	}
 	p.deny("corp", `{"groups": ["admin\n"]}`, "is broken: a control character")
 
-	_, findings := Load("rules.yaml", []byte(staff+`rules: [{ name: a, provider: corp, when: { groups: { regex: "`+strings.Repeat("a?", 600)+`" } }, role: editor }]`+"\ndefault: deny\n"))
+	// What is folded is compared in lower case, whatever the operator: a deny rule with capitals fires all the same, or does not load.
+	folded := newPolicy(t, strings.Replace(staff, "groups:   { default: [] }", "groups:   { default: [], fold: true }", 1)+`
+deny:
+  - { name: equal, provider: corp, when: { groups: /HR/Left } }
+  - { name: prefix, provider: corp, when: { groups: { prefix: /HR/Left/ } } }
+  - { name: glob, provider: corp, when: { groups: { glob: "/HR/*/Left" } } }
+  - { name: regex, provider: corp, when: { groups: { regex: "/hr/[0-9]+" } } }
+default: { role: viewer }
+`)
+	folded.allow("corp", `{"groups": ["/HR"]}`, "viewer")
+	for group, rule := range map[string]string{"/HR/Left": "equal", "/hr/left/2027": "prefix", "/HR/EMEA/LEFT": "glob", "/Hr/7": "regex"} {
+		folded.deny("corp", `{"groups": ["`+group+`"]}`, `deny "`+rule+`" matched`)
+	}
+	_, findings := Load("rules.yaml", []byte(strings.Replace(staff, "groups:   { default: [] }", "groups:   { default: [], fold: true }", 1)+
+		`deny: [{ name: a, provider: corp, when: { groups: { regex: "/HR/.+" } } }]`+"\ndefault: deny\n"))
+	if len(findings) == 0 || findings[0].Code != "E207" {
+		t.Errorf("a pattern with capitals on a folded claim: %v", findings)
+	}
+
+	_, findings = Load("rules.yaml", []byte(staff+`rules: [{ name: a, provider: corp, when: { groups: { regex: "`+strings.Repeat("a?", 600)+`" } }, role: editor }]`+"\ndefault: deny\n"))
 	if len(findings) != 1 || findings[0].Code != "E208" {
 		t.Errorf("a pattern of 1,200 bytes: %v", findings)
 	}

@@ -299,8 +299,15 @@ func (l *loader) pattern(c *condition, o operator, n *yaml.Node) bool {
 		l.doc.Errorf(n, "E108", "write a pattern", "the condition on %q has no pattern", c.claim.name)
 		return false
 	}
+	// A folded claim is compared in lower case: a pattern with a capital would never match, and its deny rule would keep nobody out.
+	if c.glob = o.word == "glob"; c.claim.fold && c.glob {
+		text = lower(text)
+	} else if c.claim.fold && lower(text) != text {
+		l.doc.Errorf(n, "E207", "write the pattern in lower case", "claim %q is folded to lower case, and the pattern has capitals", c.claim.name)
+		return false
+	}
 	expression, err := text, error(nil)
-	if c.glob = o.word == "glob"; c.glob {
+	if c.glob {
 		expression, err = globExpression(text)
 	}
 	if err == nil && len(text) > longestPattern {

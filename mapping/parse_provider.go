@@ -188,7 +188,7 @@ func (p *provider) finish() {
 		case plain:
 			c.expression = newExpression(c.from, c.sources)
 		case derivedEmailDomain:
-			c.expression, c.verified = mail.expression, mail.verified
+			c.expression, c.verified, c.editable = mail.expression, mail.verified, mail.editable
 		}
 		p.expressions = append(p.expressions, c.expression)
 		if c.required {
@@ -247,7 +247,8 @@ func (l *loader) loadClaim(p *provider, e strictyaml.Entry) {
 	}
 	if n := options["editable"]; n != nil {
 		c.editable, _ = l.doc.Bool(n, "editable")
-	} else if c.derived == plain && isEditedByPeople(c.from) {
+	} else if isEditedByPeople(c.from) && !(c.derived == derivedEmail && c.from == "email") {
+		// An e-mail that is read from another claim, too: email_verified speaks of the claim email alone (OpenID Connect Core 5.1).
 		c.editable = true
 	}
 	if n := options["fold"]; n != nil {
@@ -345,6 +346,7 @@ func (l *loader) loadFrom(c *claim, n *yaml.Node) {
 		return
 	}
 	before, _, prefixed := strings.Cut(from, ":")
+	before, _, _ = strings.Cut(before, ",")
 	switch {
 	case from == "":
 		l.doc.Errorf(n, "E108", "write the claim's key, or a path such as /realm_access/roles", "from is empty")
