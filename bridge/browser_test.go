@@ -49,6 +49,15 @@ func TestAttack_HS03_HeadersOnEveryAnswer(t *testing.T) {
 			t.Errorf("%.40s: %v", request, w.Header())
 		}
 	}
+	// What no router sees: the request line is not that of a path.
+	s := newService(t)
+	for _, line := range []string{"OPTIONS *", "OPTIONS http://evil.example/", "GET http://evil.example/", "CONNECT evil.example:443"} {
+		inputs++
+		status, header, _ := rawRequest(t, s, line+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		if status != 404 && status != 405 || !strings.Contains(header.Get("Content-Security-Policy"), "frame-ancestors 'none'") || header.Get("X-Request-Id") == "" {
+			t.Errorf("%s: %d %v", line, status, header)
+		}
+	}
 	bridgetest.Tried(t, inputs)
 }
 

@@ -130,8 +130,10 @@ func (l *configLoader) config(root *yaml.Node) *Config {
 	}
 	for _, n := range l.Sequence(sections["allowed_origins"], "allowed_origins") {
 		if text, ok := l.text(n, "an allowed origin"); ok {
-			if u, err := url.Parse(text); err != nil || u.Scheme+"://"+u.Host != text || u.Host == "" || !secureOrDev(u, c.InsecureDev) {
-				l.Errorf(n, "E104", "write it like https://shop.example.com: scheme, host and port, nothing else", "not an origin")
+			if u, err := url.Parse(text); err != nil || u.Scheme+"://"+u.Host != text || !isOriginHost(u) || !secureOrDev(u, c.InsecureDev) {
+				l.Errorf(n, "E104", "write it like https://shop.example.com: scheme, host in lower case, port if it is not the usual one", "not an origin")
+			} else if c.PublicURL != nil && text == origin(c.PublicURL) {
+				l.Errorf(n, "E104", "remove it", "the origin of public_url needs no permission")
 			}
 			c.AllowedOrigins = append(c.AllowedOrigins, text)
 		}
@@ -234,6 +236,12 @@ func secureOrDev(u *url.URL, insecureDev bool) bool {
 	return u.Scheme == "https" || u.Scheme == "http" && insecureDev && isLoopback(u)
 }
 
+// isOriginHost reports whether browsers write the host of an origin so (RFC 6454 section 6.2). Another spelling would never be equal to theirs.
+func isOriginHost(u *url.URL) bool {
+	usual := map[string]string{"https": "443", "http": "80"}[u.Scheme]
+	return u.Host != "" && u.Host == strings.ToLower(u.Host) && !strings.HasSuffix(u.Host, ":") && u.Port() != usual
+}
+
 func (l *configLoader) publicURL(n *yaml.Node, insecureDev bool) *url.URL {
 	if n == nil {
 		l.Errorf(l.Root(), "E104", "public_url: https://app.example.com/auth", "public_url is missing")
@@ -254,8 +262,8 @@ func (l *configLoader) publicURL(n *yaml.Node, insecureDev bool) *url.URL {
 		l.Errorf(n, "E104", "remove insecure_dev, it is for loopback and *.localhost only", "insecure_dev with a public host name")
 	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(text, "#"):
 		l.Errorf(n, "E104", "scheme, host, port and path prefix only", "public_url has a user, query or fragment")
-	case u.Host != strings.ToLower(u.Host):
-		l.Errorf(n, "E104", "browsers send it in lower case", "the host of public_url is not in lower case")
+	case !isOriginHost(u):
+		l.Errorf(n, "E104", "write it as browsers do: in lower case, and without the usual port", "the host of public_url")
 	case !publicPath.MatchString(u.EscapedPath()) || strings.Contains(u.Path+"/", "/../") || strings.Contains(u.Path+"/", "/./"):
 		l.Errorf(n, "E104", "plain segments such as /auth", "the path of public_url")
 	default:
