@@ -3,7 +3,6 @@ package mapping
 import (
 	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/oidc-bridge/oidc-bridge/mapping/strictyaml"
@@ -58,7 +57,7 @@ type position struct{ line, column int }
 // facts are the claims of one decision, read once.
 type facts struct {
 	values []value  // by the slots of the claims
-	held   []uint64 // bit i: the text with index i is (an element of) the value of the claim that is compared with it
+	held   []uint64 // bit i: the text with index i is (an element of) the value of the claim that is compared with it, or what one begins with
 }
 
 // learn puts the value of a claim among the facts.
@@ -79,6 +78,10 @@ func (f *facts) hold(c *claim, text string) {
 	if i, compared := c.literals[text]; compared {
 		f.held[i/64] |= 1 << (i % 64)
 	}
+	for i := c.prefixes.of(text); i >= 0; i = c.prefixes[i].parent {
+		literal := c.prefixes[i].literal
+		f.held[literal/64] |= 1 << (literal % 64)
+	}
 }
 
 func (f *facts) holds(literal int) bool { return f.held[literal/64]&(1<<(literal%64)) != 0 }
@@ -89,8 +92,9 @@ type condition struct {
 	quantifier quantifier
 	comparison comparison
 	operands   []string // canonical, as values are
-	literals   []int    // for equal: the indexes of the operands
+	literals   []int    // for equal and prefix: the indexes of the operands; for pattern: that of beginning
 	regexp     *regexp.Regexp
+	beginning  string // of all that the pattern matches; may be ""
 	glob       bool   // for pattern: it was written as a glob
 	text       string // as explanations show it
 	at         position
@@ -126,41 +130,32 @@ func (c *condition) fits(f *facts, v *value) bool {
 		}
 		return true
 	case c.comparison == equal:
-		found := false
-		for _, literal := range c.literals {
-			found = found || f.holds(literal)
-		}
-		return found == (c.quantifier == some)
+		return c.holdsAny(f) == (c.quantifier == some)
+	case c.comparison == prefix:
+		return c.holdsAny(f)
+	case len(c.literals) > 0 && !c.holdsAny(f):
+		return false
 	case v.list == nil:
 		return c.fitsText(v.text)
 	default:
-		return c.fitsList(v.list)
+		return slices.ContainsFunc(v.list, c.fitsText)
 	}
 }
 
-// fitsText compares by pattern; only `some` has patterns.
+func (c *condition) holdsAny(f *facts) bool {
+	found := false
+	for _, literal := range c.literals {
+		found = found || f.holds(literal)
+	}
+	return found
+}
+
+// fitsText compares what no index answers; only `some` has that.
 func (c *condition) fitsText(text string) bool {
-	switch c.comparison {
-	case prefix:
-		return strings.HasPrefix(text, c.operands[0])
-	case subdomain:
+	if c.comparison == subdomain {
 		return under(text, c.operands[0])
-	default:
-		return c.regexp.MatchString(text)
 	}
-}
-
-func (c *condition) fitsList(list []string) bool {
-	if c.comparison != prefix {
-		return slices.ContainsFunc(list, c.fitsText)
-	}
-	start := c.operands[0]
-	for _, text := range list {
-		if strings.HasPrefix(text, start) {
-			return true
-		}
-	}
-	return false
+	return c.regexp.MatchString(text)
 }
 
 // A rule is a deny rule or a rule that gives a role.

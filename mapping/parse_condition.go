@@ -315,7 +315,10 @@ func (l *loader) pattern(c *condition, o operator, n *yaml.Node) bool {
 	}
 	if err == nil {
 		// On its own first: "a)|(b" must not break out of the group that anchors it.
-		_, err = regexp.Compile(expression)
+		var own *regexp.Regexp
+		if own, err = regexp.Compile(expression); err == nil {
+			c.beginning, _ = own.LiteralPrefix()
+		}
 	}
 	if err == nil {
 		c.regexp, err = regexp.Compile(`\A(?:` + expression + `)\z`)

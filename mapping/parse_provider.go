@@ -158,19 +158,25 @@ func (p *provider) use(c *claim) *claim {
 	return c
 }
 
-// compile numbers the operands of an equality.
+// compile numbers the texts that the condition compares the claim with: values, or what they begin with.
 func (p *provider) compile(c *condition) {
-	if c.comparison != equal {
+	texts, of := c.operands, &c.claim.literals
+	switch {
+	case c.comparison == prefix:
+		of = &c.claim.beginnings
+	case c.comparison == pattern && c.beginning != "":
+		texts, of = []string{c.beginning}, &c.claim.beginnings
+	case c.comparison != equal:
 		return
 	}
-	for _, operand := range c.operands {
-		i, known := c.claim.literals[operand]
+	if *of == nil {
+		*of = map[string]int{}
+	}
+	for _, text := range texts {
+		i, known := (*of)[text]
 		if !known {
-			if c.claim.literals == nil {
-				c.claim.literals = map[string]int{}
-			}
 			i = p.literals
-			c.claim.literals[operand] = i
+			(*of)[text] = i
 			p.literals++
 		}
 		c.literals = append(c.literals, i)
@@ -199,9 +205,10 @@ func (p *provider) finish() {
 	p.expressions = slices.CompactFunc(p.expressions, func(a, b expression) bool { return a.text == b.text })
 }
 
-// markUsed notes which expressions matter, once all rules are known.
+// markUsed notes which expressions matter, and sorts what values are compared with, once all rules are known.
 func (p *provider) markUsed() {
 	for _, c := range p.claims {
+		c.prefixes = newPrefixes(c.beginnings)
 		for i := range p.expressions {
 			e := &p.expressions[i]
 			if c.used && (e.text == c.expression.text || c.derived != plain && e.text == c.verified.text) {

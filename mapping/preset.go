@@ -29,6 +29,8 @@ type claim struct {
 	slot       int            // its place among the values of a decision
 	needed     bool           // has a slot
 	literals   map[string]int // the texts that conditions compare it with, and their indexes in the provider
+	beginnings map[string]int // the same of what they ask it to begin with
+	prefixes   prefixes       // those, once all are known
 }
 
 // mayBeAbsent reports whether the claim leaves open what its absence means.
