@@ -25,7 +25,7 @@
 //	returnto.go      where a login may come back to            recent.go        a map of bounded size
 //	identities.go    what operators ask about people           pasted.go        tokens that operators bring
 //	people*.go       what operators do to people and sessions
-//	vault.go         the provider's tokens in the database
+//	vault.go         the provider's tokens in the database     gateway.go       /auth, and who asks for the API
 //
 // Claims become a role in package mapping, and nowhere else; only a mapping.Decision can carry a role into the Signer.
 package bridge
@@ -123,6 +123,9 @@ func routes(c *Config, providers []*Provider, rules *ActiveRules, store *Store, 
 	r.Get(at+"/me", errs.api(handleMe(sessions, signer)))
 	r.Options(at+"/api_token", errs.api(handlePreflight(c)))
 	r.Options(at+"/me", errs.api(handlePreflight(c)))
+
+	gate := gateway{c, sessions, signer, metrics, o.Now}
+	r.Get(at+"/auth", errs.either(handleAuth(gate)))
 
 	r.Get(at+"/.well-known/jwks.json", errs.api(handleKeys()))
 

@@ -131,6 +131,10 @@ func (s *service) leaks(log []string) (found []string) {
 				look("Set-Cookie", text, logins, rest)
 			case "Location":
 				look("Location", text, cookies, rest)
+			case "Authorization":
+				if a.Request == nil || a.Request.URL.Path != s.Config.PublicURL.Path+"/auth" { // where it is the answer
+					look("Authorization", text, cookies, logins, rest)
+				}
 			default:
 				look("the header "+name, text, cookies, logins, rest)
 			}

@@ -60,6 +60,12 @@ func checkRules(c *Config, text []byte, now time.Time) (*mapping.Rules, []strict
 		return nil, findings
 	}
 	findings = append(findings, CheckIssuers(c, rules)...)
+	if c.Anonymous != "" {
+		if _, granted := rules.Anonymous(c.Anonymous).Role(); !granted {
+			findings = append(findings, c.anonymousFinding("", fmt.Sprintf("%q is a privileged role of the rules file: nobody gets it without a login", c.Anonymous),
+				"name a role of its own, or write refuse"))
+		}
+	}
 	return rules, append(findings, rules.Expired(now)...)
 }
 
@@ -119,8 +125,11 @@ func CheckDatabase(ctx context.Context, c *Config, rules *mapping.Rules) []stric
 		parties := checkParties(ctx, conn, c.Database.Authenticator)
 		findings := append(checkSchema(ctx, conn), parties...)
 		findings = append(findings, checkHook(ctx, conn, c.Hook)...)
-		if rules != nil && !strictyaml.Errors(parties) {
-			findings = append(findings, checkRoles(ctx, conn, c.Database.Authenticator, rules)...)
+		if !strictyaml.Errors(parties) {
+			findings = append(findings, checkAnonymous(ctx, conn, c)...)
+			if rules != nil {
+				findings = append(findings, checkRoles(ctx, conn, c.Database.Authenticator, rules)...)
+			}
 		}
 		return findings
 	})
@@ -252,19 +261,47 @@ WHERE n.nspname = split_part($1, '.', 1) AND p.proname = split_part($1, '.', 2) 
 	return nil
 }
 
-// checkRoles holds every role of the rules file against pg_roles and pg_auth_members (rules.md, E401 to E403). The three powers of one role
-// are looked up through membership, since SET ROLE reaches whatever a role is a member of.
+// checkRoles holds every role of the rules file against the database.
 func checkRoles(ctx context.Context, conn *pgx.Conn, authenticator string, rules *mapping.Rules) []strictyaml.Finding {
+	var findings []strictyaml.Finding
+	for _, role := range rules.Roles() {
+		of := checkRole(ctx, conn, authenticator, role.Name, func(code, message, fix string) strictyaml.Finding {
+			return rules.RoleFinding(role.Name, code, message, fix)
+		})
+		findings = append(findings, of...)
+		if len(of) > 0 && of[0].File == databaseFile {
+			break // it does not answer
+		}
+	}
+	return findings
+}
+
+// CheckAnonymous holds the role of people without session against the database, as those of the rules file are.
+func CheckAnonymous(ctx context.Context, c *Config) []strictyaml.Finding {
+	if c.Anonymous == "" {
+		return nil
+	}
+	return inDatabase(ctx, c, func(ctx context.Context, conn *pgx.Conn) []strictyaml.Finding { return checkAnonymous(ctx, conn, c) })
+}
+
+func checkAnonymous(ctx context.Context, conn *pgx.Conn, c *Config) []strictyaml.Finding {
+	if c.Anonymous == "" {
+		return nil
+	}
+	return checkRole(ctx, conn, c.Database.Authenticator, c.Anonymous, c.anonymousFinding)
+}
+
+// checkRole holds a role against pg_roles and pg_auth_members (rules.md, E401 to E403). The three powers of one role are looked up through
+// membership, since SET ROLE reaches whatever a role is a member of.
+func checkRole(ctx context.Context, conn *pgx.Conn, authenticator, role string, finding func(code, message, fix string) strictyaml.Finding) []strictyaml.Finding {
 	// Before PostgreSQL 16, membership was the right to SET ROLE.
 	setPrivilege := "SET"
 	if strings.HasPrefix(conn.PgConn().ParameterStatus("server_version"), "15") {
 		setPrivilege = "MEMBER"
 	}
-	var findings []strictyaml.Finding
-	for _, role := range rules.Roles() {
-		var found, settable bool
-		var powers []string
-		err := conn.QueryRow(ctx, `
+	var found, settable bool
+	var powers []string
+	err := conn.QueryRow(ctx, `
 SELECT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = $1),
 	coalesce((SELECT pg_catalog.pg_has_role($2::name, r.oid, $3) FROM pg_catalog.pg_roles r WHERE r.rolname = $1), false),
 	ARRAY(
@@ -276,24 +313,22 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = $1),
 		WHERE r.rolname = $1 AND (p.rolsuper OR p.rolbypassrls OR p.rolcreaterole OR p.rolreplication OR p.rolname = $2
 			OR p.rolname LIKE 'pg\_%' OR p.rolname = session_user
 			OR p.oid = (SELECT n.nspowner FROM pg_catalog.pg_namespace n WHERE n.nspname = 'bridge'))
-		ORDER BY p.rolname <> $1, p.rolname)`, role.Name, authenticator, setPrivilege).Scan(&found, &settable, &powers)
-		if err != nil {
-			return append(findings, databaseFinding("role "+role.Name+": "+connectError(err), ""))
-		}
-		name := quoteRole(role.Name)
-		switch {
-		case !found:
-			findings = append(findings, rules.RoleFinding(role.Name, "E401", fmt.Sprintf("role %q does not exist in the database", role.Name),
-				fmt.Sprintf("CREATE ROLE %s NOLOGIN; GRANT %s TO %s;", name, name, quoteRole(authenticator))))
-		case len(powers) > 0:
-			findings = append(findings, rules.RoleFinding(role.Name, "E403", fmt.Sprintf("role %q is too powerful for tokens: %s", role.Name, powers[0]),
-				"make a role for this purpose, with the grants it needs"))
-		case !settable:
-			findings = append(findings, rules.RoleFinding(role.Name, "E402", fmt.Sprintf("%q may not SET ROLE %q", authenticator, role.Name),
-				fmt.Sprintf("GRANT %s TO %s;", name, quoteRole(authenticator))))
-		}
+		ORDER BY p.rolname <> $1, p.rolname)`, role, authenticator, setPrivilege).Scan(&found, &settable, &powers)
+	name := quoteRole(role)
+	switch {
+	case err != nil:
+		return []strictyaml.Finding{databaseFinding("role "+role+": "+connectError(err), "")}
+	case !found:
+		return []strictyaml.Finding{finding("E401", fmt.Sprintf("role %q does not exist in the database", role),
+			fmt.Sprintf("CREATE ROLE %s NOLOGIN; GRANT %s TO %s;", name, name, quoteRole(authenticator)))}
+	case len(powers) > 0:
+		return []strictyaml.Finding{finding("E403", fmt.Sprintf("role %q is too powerful for tokens: %s", role, powers[0]),
+			"make a role for this purpose, with the grants it needs")}
+	case !settable:
+		return []strictyaml.Finding{finding("E402", fmt.Sprintf("%q may not SET ROLE %q", authenticator, role),
+			fmt.Sprintf("GRANT %s TO %s;", name, quoteRole(authenticator)))}
 	}
-	return findings
+	return nil
 }
 
 func quoteRole(name string) string {

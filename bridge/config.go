@@ -26,9 +26,11 @@ type Config struct {
 	KeepEvents     time.Duration // events older than this are removed
 	Rules          string        // path of the rules file, relative ones resolved from config.yaml's folder
 	Hook           string        // users.hook: schema-qualified name of a SQL function, or ""
+	Anonymous      string        // the role of people without session at /auth and the proxy; "": they are refused
 	Providers      []ProviderConfig
 
-	file string // where it came from, for findings
+	file        string             // where it came from, for findings
+	anonymousAt strictyaml.Finding // at the line of Anonymous, to be filled in
 }
 
 // DatabaseConfig is the section `database`.

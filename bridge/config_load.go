@@ -160,12 +160,7 @@ func (l *configLoader) config(root *yaml.Node) *Config {
 			c.Hook = text
 		}
 	}
-	if n := sections["anonymous"]; n != nil {
-		if text, ok := l.text(n, "anonymous"); ok && text != "refuse" {
-			l.Errorf(n, "E104", "write refuse: a role for people without session comes with /auth and the proxy",
-				"this version has no anonymous role")
-		}
-	}
+	l.anonymous(sections["anonymous"], c)
 	if n := sections["proxy"]; n != nil {
 		l.Errorf(n, "E104", "leave `proxy` out: let the page ask /api_token and call PostgREST itself", "this version has no reverse proxy")
 	}

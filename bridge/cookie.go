@@ -237,6 +237,11 @@ func (c *Cookies) Session(r *http.Request) (SessionToken, bool) {
 	return SessionToken{}, false
 }
 
+// carriesSession reports whether the request has a session cookie, or anything that somebody might read as one.
+func (c *Cookies) carriesSession(r *http.Request) bool {
+	return slices.ContainsFunc(r.Header["Cookie"], func(line string) bool { return strings.Contains(line, c.session) })
+}
+
 // ClearSession takes the session token out of the browser.
 func (c *Cookies) ClearSession(w http.ResponseWriter) {
 	c.clear(w, c.session)

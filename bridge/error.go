@@ -36,6 +36,8 @@ var (
 	ErrTooMany          = errors.New("too many requests")                // of one address
 	ErrNotFound         = errors.New("not found")                        //
 	ErrMethodNotAllowed = errors.New("method not allowed")               //
+	ErrAmbiguous        = errors.New("request says two things")          //
+	ErrTryAgain         = errors.New("refused before, and not any more") // between two questions of a proxy
 	errInternal         = errors.New("internal error")                   // what is none of these
 )
 
@@ -74,6 +76,8 @@ var publicErrors = []publicError{
 	{ErrTooMany, 429, "too_many_requests", "Too many logins from your network", "Please wait a minute and try again.", true},
 	{ErrNotFound, 404, "not_found", "There is no such page", "The address is wrong, or the page is gone.", false},
 	{ErrMethodNotAllowed, 405, "method_not_allowed", "This does not work here", "The address takes another kind of request.", false},
+	{ErrAmbiguous, 400, "ambiguous_request", "This request cannot be understood", "It says two different things where there must be one. Please tell the people who run this service.", false},
+	{ErrTryAgain, 503, "unavailable", "Please try again", "The service was not available for a moment.", true},
 	{errInternal, 500, "internal", "Something is wrong with this service", "Please send the code below to the people who run it.", false},
 }
 

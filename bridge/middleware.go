@@ -170,8 +170,12 @@ func isScriptRead(r *http.Request, own string, allowed []string) bool {
 
 // unknown answers what the route table does not have: pages to people, JSON to programs.
 func (e errorWriter) unknown(cause error) http.HandlerFunc {
-	refuse := func(http.ResponseWriter, *http.Request) error { return cause }
-	page, api := e.page(refuse), e.api(refuse)
+	return e.either(func(http.ResponseWriter, *http.Request) error { return cause })
+}
+
+// either makes an http.Handler of h whose errors are pages for people and JSON for programs.
+func (e errorWriter) either(h handler) http.HandlerFunc {
+	page, api := e.page(h), e.api(h)
 	return func(w http.ResponseWriter, r *http.Request) {
 		if strings.Contains(r.Header.Get("Accept"), "text/html") {
 			page(w, r)

@@ -32,18 +32,23 @@ type ActiveRules struct {
 type rulesInForce struct {
 	*mapping.Rules
 	withdrawn map[string]string // role -> why
+	anonymous string            // why the role of people without session is withdrawn; "": it is not
 }
 
 // NewActiveRules puts rules in force that were checked by Load and CheckDatabase.
 func NewActiveRules(c *Config, rules *mapping.Rules, log *slog.Logger, m *Metrics) *ActiveRules {
 	a := &ActiveRules{config: c, log: log, metrics: m, seen: rules.Hash()}
-	a.put(rules, nil)
+	a.put(&rulesInForce{Rules: rules})
 	return a
 }
 
-func (a *ActiveRules) put(rules *mapping.Rules, withdrawn map[string]string) {
-	a.metrics.rulesInForce(rules.Hash(), len(withdrawn))
-	a.inForce.Store(&rulesInForce{rules, withdrawn})
+func (a *ActiveRules) put(rules *rulesInForce) {
+	withdrawn := len(rules.withdrawn)
+	if rules.anonymous != "" {
+		withdrawn++
+	}
+	a.metrics.rulesInForce(rules.Hash(), withdrawn)
+	a.inForce.Store(rules)
 }
 
 // now returns the rules in force at this moment, for one request.
@@ -52,7 +57,11 @@ func (a *ActiveRules) now() *rulesInForce { return a.inForce.Load() }
 // role is the decision's role, when it is granted and the database still has it to give; else why not.
 func (r *rulesInForce) role(d mapping.Decision) (role string, granted bool, reason string) {
 	role, granted = d.Role()
-	if why := r.withdrawn[role]; granted && why != "" {
+	why := r.withdrawn[role]
+	if d.IsAnonymous() {
+		why = r.anonymous
+	}
+	if granted && why != "" {
 		return "", false, why
 	}
 	return role, granted, d.Reason()
@@ -109,7 +118,7 @@ func (a *ActiveRules) reload(ctx context.Context) {
 		return
 	}
 	a.metrics.rulesReload(true)
-	a.put(rules, nil)
+	a.put(&rulesInForce{Rules: rules, anonymous: a.now().anonymous})
 	a.log.Info("new rules are in force", "file", a.config.Rules, "rules", rules.Hash())
 }
 
@@ -124,26 +133,34 @@ func onlyDatabase(findings []strictyaml.Finding) bool {
 }
 
 // checkRoles withdraws the roles that can no longer be handed out, and gives back those that can again. While the database does not answer,
-// nothing changes: no token can be had then either.
+// nothing changes: no token can be had then either, but those of people without session.
 func (a *ActiveRules) checkRoles(ctx context.Context) {
 	rules := a.now()
-	withdrawn := map[string]string{}
-	for _, f := range CheckRoles(ctx, a.config, rules.Rules) {
-		if f.File == databaseFile {
+	next := &rulesInForce{Rules: rules.Rules, withdrawn: map[string]string{}}
+	for _, f := range append(CheckRoles(ctx, a.config, rules.Rules), CheckAnonymous(ctx, a.config)...) {
+		why := fmt.Sprintf("%s: %s", f.Code, f.Message)
+		switch f.File {
+		case databaseFile:
 			a.log.Warn("the roles could not be checked", "finding", f)
 			return
-		}
-		for _, role := range rules.Roles() {
-			if f.Line == role.Line && f.Column == role.Column {
-				withdrawn[role.Name] = fmt.Sprintf("%s: %s", f.Code, f.Message)
+		case a.config.file:
+			next.anonymous = why
+		default:
+			for _, role := range rules.Roles() {
+				if f.Line == role.Line && f.Column == role.Column {
+					next.withdrawn[role.Name] = why
+				}
 			}
 		}
 	}
-	if maps.Equal(withdrawn, rules.withdrawn) {
+	if maps.Equal(next.withdrawn, rules.withdrawn) && next.anonymous == rules.anonymous {
 		return
 	}
-	for role, why := range withdrawn {
+	for role, why := range next.withdrawn {
 		a.log.Error("a role is not handed out any more", "role", role, "cause", why)
 	}
-	a.put(rules.Rules, withdrawn)
+	if next.anonymous != "" {
+		a.log.Error("a role is not handed out any more", "role", a.config.Anonymous, "cause", next.anonymous)
+	}
+	a.put(next)
 }

@@ -157,7 +157,7 @@ providers:
     client_id: bridge
     client_secret: "%s"
     %s
-%s`, s.URL, withPassword(o.url(s.DB)), s.DB.Role("authenticator"), jwtSecret, o.signing, cookieKey(1), s.OP.Issuer(), clientSecret, o.provider, o.config))
+%s`, s.URL, withPassword(o.url(s.DB)), s.DB.Role("authenticator"), jwtSecret, o.signing, cookieKey(1), s.OP.Issuer(), clientSecret, o.provider, s.DB.SQL(o.config)))
 	config, rules := load(t, filepath.Join(s.Dir, "config.yaml"))
 	s.Config = config
 	running(t, config, rules, bridge.Options{Version: "test", Log: s.Log.Logger(), Now: s.now}, public, private, s.Reload)

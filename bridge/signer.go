@@ -126,7 +126,7 @@ func (s *Signer) Expires(session Session, decision mapping.Decision) time.Time {
 		ttl = min(ttl, own)
 	}
 	expires := s.now().Add(ttl)
-	if session.Expires.Before(expires) {
+	if !decision.IsAnonymous() && session.Expires.Before(expires) {
 		expires = session.Expires
 	}
 	return expires.Truncate(time.Second)
@@ -160,16 +160,16 @@ func (s *Signer) sign(session Session, decision mapping.Decision) (AccessToken, 
 	claims := map[string]any{}
 	maps.Copy(claims, decision.Token())
 	maps.Copy(claims, map[string]any{
-		"role":    role,
-		"user_id": session.UserID,
-		"sub":     session.UserID,
-		"iss":     s.issuer,
-		"aud":     s.audience,
-		"iat":     s.now().Add(-issuedAgo).Unix(),
-		"exp":     expires.Unix(),
-		"sid":     session.ID,
-		"jti":     rand.Text(),
+		"role": role,
+		"iss":  s.issuer,
+		"aud":  s.audience,
+		"iat":  s.now().Add(-issuedAgo).Unix(),
+		"exp":  expires.Unix(),
+		"jti":  rand.Text(),
 	})
+	if !decision.IsAnonymous() { // whose token is nobody's: in SQL, user_id is null as it is without a token
+		claims["user_id"], claims["sub"], claims["sid"] = session.UserID, session.UserID, session.ID
+	}
 	payload, err := json.Marshal(claims)
 	if err != nil {
 		return AccessToken{}, err

@@ -79,8 +79,7 @@ type Grant struct {
 	RulesHash string
 }
 
-// grant returns what the session of the request may do now. It is asked by addresses that scripts fetch, so it refuses other sites first, and
-// says who may read the answer.
+// grant is decide for addresses that scripts fetch: it refuses other sites first, and says who may read the answer.
 func (s sessionReader) grant(w http.ResponseWriter, r *http.Request) (Grant, error) {
 	// The browser's cache holds the answer for the person with this cookie, and for nobody else (product.md, measured in Chromium).
 	w.Header().Set("Vary", "Cookie, Origin")
@@ -93,6 +92,11 @@ func (s sessionReader) grant(w http.ResponseWriter, r *http.Request) (Grant, err
 		w.Header().Set("Access-Control-Allow-Credentials", "true")
 		w.Header().Set("Cross-Origin-Resource-Policy", "cross-origin")
 	}
+	return s.decide(r)
+}
+
+// decide finds the session of the request, wherever that comes from, and asks the rules what it may do now.
+func (s sessionReader) decide(r *http.Request) (Grant, error) {
 	token, found := s.cookies.Session(r)
 	if !found {
 		return Grant{}, ErrNoSession

@@ -35,19 +35,20 @@ func (o Outcome) String() string {
 	return [...]string{"refused", "login again", "role from the row", "granted"}[o]
 }
 
-// A Decision is the answer of Decide, and nothing else can make one: a role reaches the signer only inside a Decision. The zero value is a
-// refusal.
+// A Decision is the answer of Decide or Anonymous, and nothing else can make one: a role reaches the signer only inside a Decision. The zero
+// value is a refusal.
 type Decision struct {
-	outcome  Outcome
-	provider *provider
-	claims   Claims
-	rule     string
-	role     *role
-	row      *rowRole
-	ttl      time.Duration
-	token    []tokenClaim
-	message  string
-	reason   string
+	outcome   Outcome
+	anonymous bool
+	provider  *provider
+	claims    Claims
+	rule      string
+	role      *role
+	row       *rowRole
+	ttl       time.Duration
+	token     []tokenClaim
+	message   string
+	reason    string
 }
 
 // Outcome says what kind of decision this is.

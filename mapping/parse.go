@@ -2,8 +2,6 @@ package mapping
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -151,10 +149,10 @@ var systemRoles = []string{
 const maxIdentifier = 63
 
 func (l *loader) checkRoleName(e strictyaml.Entry) {
-	switch name := strings.ToLower(e.Key); {
-	case slices.Contains(systemRoles, name) || strings.HasPrefix(name, "pg_"):
+	switch {
+	case isSystemRole(e.Key):
 		l.doc.Errorf(e.KeyNode, "E303", "give people a role of their own: CREATE ROLE … NOLOGIN; GRANT … TO authenticator", "%q is a system role", e.Key)
-	case e.Key == "" || len(e.Key) > maxIdentifier || flaw(e.Key) != "":
+	case !isPlainName(e.Key):
 		l.doc.Errorf(e.KeyNode, "E104", "", "a role's name has 1 to %d bytes and no invisible characters", maxIdentifier)
 	}
 }
