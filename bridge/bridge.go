@@ -26,6 +26,8 @@
 //	identities.go    what operators ask about people           pasted.go        tokens that operators bring
 //	people*.go       what operators do to people and sessions
 //	vault.go         the provider's tokens in the database     gateway.go       /auth, and who asks for the API
+//	memory.go        sessions that this replica has read       listen.go        how it hears that they have changed
+//	housekeeping.go  what a replica does by itself
 //
 // Claims become a role in package mapping, and nowhere else; only a mapping.Decision can carry a role into the Signer.
 package bridge
@@ -60,8 +62,10 @@ type Options struct {
 type Bridge struct {
 	public   http.Handler
 	private  http.Handler
+	config   *Config
 	store    *Store
 	rules    *ActiveRules
+	metrics  *Metrics
 	draining atomic.Bool
 	log      *slog.Logger
 }
@@ -94,7 +98,7 @@ func New(ctx context.Context, c *Config, rules *mapping.Rules, o Options) (*Brid
 		return nil, err
 	}
 	active := NewActiveRules(c, rules, o.Log, metrics)
-	b := &Bridge{store: store, rules: active, log: o.Log}
+	b := &Bridge{config: c, store: store, rules: active, metrics: metrics, log: o.Log}
 	b.public = routes(c, providers, active, store, signer, cookies, pages, metrics, o)
 	b.private = privateRoutes(b, metrics)
 	return b, nil
@@ -180,6 +184,8 @@ func (b *Bridge) Serve(ctx context.Context, public, private net.Listener, reload
 	group.Go(func() error { defer failed(); return serve(publicServer, public)() })
 	group.Go(func() error { defer failed(); return serve(privateServer, private)() })
 	group.Go(func() error { b.rules.watch(ctx, reload); return nil })
+	group.Go(func() error { b.store.listen(ctx, b.config.Database.Listen, b.log, b.metrics); return nil })
+	group.Go(func() error { b.store.housekeep(ctx, b.config.KeepEvents, b.log, b.metrics); return nil })
 	<-ctx.Done()
 	b.draining.Store(true)
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)

@@ -29,6 +29,8 @@ type Metrics struct {
 	rules       *prometheus.GaugeVec
 	rulesOK     prometheus.Gauge
 	withdrawn   prometheus.Gauge
+	listening   prometheus.Gauge
+	swept       *prometheus.CounterVec
 }
 
 // NewMetrics makes the counters.
@@ -74,13 +76,19 @@ func NewMetrics(version string) *Metrics {
 			Name: "oidc_bridge_roles_withdrawn", Help: "Roles of the rules file that the database has dropped, revoked or made too powerful since it was loaded.",
 		}),
 	}
+	m.listening = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "oidc_bridge_listening", Help: "1 while this replica hears from the database what ends a session, and may answer from memory.",
+	})
+	m.swept = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "oidc_bridge_rows_removed_total", Help: "Rows that had ended and were removed, by table.",
+	}, []string{"table"})
 	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "oidc_bridge_info", Help: "1; the label is the version of the program.",
 	}, []string{"version"})
 	info.WithLabelValues(version).Set(1)
 	m.rulesOK.Set(1)
 	m.registry.MustRegister(m.requests, m.duration, m.logins, m.refusals, m.tokenFaults, m.documents, m.tokens, info,
-		m.decisions, m.loginClaims, m.rules, m.rulesOK, m.withdrawn,
+		m.decisions, m.loginClaims, m.rules, m.rulesOK, m.withdrawn, m.listening, m.swept,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -103,6 +103,7 @@ type settings struct {
 	config   string // more top-level YAML
 	provider string // more YAML lines of provider op
 	signing  string // more of the section signing
+	listen   string // database.listen; off unless a test is about memory: most ask right after they changed a row
 	url      func(db *bridgetest.Database) string
 	database *bridgetest.Database
 }
@@ -112,6 +113,7 @@ func withConfig(text string) setting   { return func(s *settings) { s.config = t
 func withProvider(text string) setting { return func(s *settings) { s.provider = text } }
 
 func withSigning(text string) setting              { return func(s *settings) { s.signing = ", " + text } }
+func withListen(mode string) setting               { return func(s *settings) { s.listen = mode } }
 func withPrefix(path string) setting               { return func(s *settings) { s.prefix = path } }
 func withDatabase(db *bridgetest.Database) setting { return func(s *settings) { s.database = db } }
 func withDatabaseURL(f func(db *bridgetest.Database) string) setting {
@@ -128,7 +130,7 @@ func withCounts(t *testing.T, counts **bridgetest.Counts) setting {
 
 func newService(t *testing.T, set ...setting) *service {
 	t.Helper()
-	o := settings{rules: ordersRules, url: func(db *bridgetest.Database) string { return db.URL }}
+	o := settings{rules: ordersRules, listen: "off", url: func(db *bridgetest.Database) string { return db.URL }}
 	for _, f := range set {
 		f(&o)
 	}
@@ -148,7 +150,7 @@ func newService(t *testing.T, set ...setting) *service {
 	write(t, filepath.Join(s.Dir, "config.yaml"), fmt.Sprintf(`
 public_url: %s
 insecure_dev: true
-database: { url: "%s", authenticator: %s }
+database: { url: "%s", authenticator: %s, listen: %s }
 signing: { jwt_secret: %s%s }
 cookie_keys: ["%s"]
 providers:
@@ -157,7 +159,7 @@ providers:
     client_id: bridge
     client_secret: "%s"
     %s
-%s`, s.URL, withPassword(o.url(s.DB)), s.DB.Role("authenticator"), jwtSecret, o.signing, cookieKey(1), s.OP.Issuer(), clientSecret, o.provider, s.DB.SQL(o.config)))
+%s`, s.URL, withPassword(o.url(s.DB)), s.DB.Role("authenticator"), o.listen, jwtSecret, o.signing, cookieKey(1), s.OP.Issuer(), clientSecret, o.provider, s.DB.SQL(o.config)))
 	config, rules := load(t, filepath.Join(s.Dir, "config.yaml"))
 	s.Config = config
 	running(t, config, rules, bridge.Options{Version: "test", Log: s.Log.Logger(), Now: s.now}, public, private, s.Reload)
@@ -294,6 +296,18 @@ func row[T any](t *testing.T, db *bridgetest.Database, sql string, args ...any) 
 		t.Fatalf("%s: %v", sql, err)
 	}
 	return value
+}
+
+// await waits for a condition.
+func await(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(20 * time.Second); !condition(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("in vain: %s", what)
+		}
+	}
 }
 
 func encode(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }

@@ -14,7 +14,6 @@ import (
 
 const (
 	queryTimeout = 2 * time.Second // of one call to the store, waiting for a connection included
-	touchEvery   = time.Minute     // a session's last_seen_at is written at most this often
 )
 
 // A Store is the bridge's part of the database: users, identities, sessions, events. All SQL of requests is in the files store*.go, schema-
@@ -25,6 +24,8 @@ type Store struct {
 	hook        string // users.hook or ""
 	idle        time.Duration
 	maxSessions int // of one user; 0: any number
+	memory      *sessionMemory
+	touches     touches
 	now         func() time.Time
 }
 
@@ -42,6 +43,7 @@ type Session struct {
 	IdleExpires time.Time
 	Expires     time.Time // absolute
 	userRow     int64     // bridge.users.id
+	hash        [32]byte  // of its token
 }
 
 // Decided is a decision as the database remembers it, to see when it changes.
@@ -73,7 +75,7 @@ func OpenStore(ctx context.Context, c *Config, now func() time.Time) (*Store, er
 	if err != nil {
 		return nil, err
 	}
-	return &Store{pool: pool, vault: vault, hook: c.Hook, idle: c.Session.Idle, maxSessions: c.Session.MaxPerUser, now: now}, nil
+	return &Store{pool: pool, vault: vault, hook: c.Hook, idle: c.Session.Idle, maxSessions: c.Session.MaxPerUser, memory: newSessionMemory(), now: now}, nil
 }
 
 // Close ends the pool, after the calls under way.
@@ -86,38 +88,34 @@ func (s *Store) Ping(ctx context.Context) error {
 	return storeError(s.pool.Ping(ctx))
 }
 
-// Session returns the session of the token. ErrNoSession: it never was, has ended, or its user is disabled. With users.hook, a session that
+// Session returns the session of the token, from memory where that may answer. ErrNoSession: it never was, has ended, or its user is disabled. With users.hook, a session that
 // began before the hook has no user_id of the application and counts as ended: the bridge's own id would be somebody else's there.
 func (s *Store) Session(ctx context.Context, token SessionToken) (Session, error) {
+	hash, now := [32]byte(token.Hash()), s.now()
+	if known, found := s.memory.find(hash, now); found {
+		return known, nil
+	}
+	changes := s.memory.changesSoFar()
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
-	var out Session
+	out := Session{hash: hash}
 	err := s.pool.QueryRow(ctx, `
 SELECT s.id::text, coalesce(u.app_user_id, u.id::text), u.id, s.provider, i.issuer, i.subject, s.claims, coalesce(u.role, ''),
 	coalesce(s.role, ''), coalesce(s.rule, ''), coalesce(s.ref, ''), s.row_role IS NOT NULL, coalesce(s.row_role, ''), s.last_seen_at, s.idle_expires_at, s.expires_at
 FROM bridge.sessions s JOIN bridge.users u ON u.id = s.user_id JOIN bridge.identities i ON i.id = s.identity_id
 WHERE s.token_hash = $1 AND s.expires_at > $2 AND s.idle_expires_at > $2 AND u.disabled_at IS NULL
-	AND (u.app_user_id IS NOT NULL OR NOT $3)`, token.Hash(), s.now(), s.hook != "").Scan(
+	AND (u.app_user_id IS NOT NULL OR NOT $3)`, hash[:], now, s.hook != "").Scan(
 		&out.ID, &out.UserID, &out.userRow, &out.Provider, &out.Issuer, &out.Subject, &out.Claims, &out.Row.Role,
 		&out.Decided.Role, &out.Decided.Rule, &out.Decided.Ref, &out.Decided.ReadRow, &out.Decided.RowRole, &out.LastSeen, &out.IdleExpires, &out.Expires)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Session{}, ErrNoSession
 	}
-	out.Row.Known = true
-	return out, storeError(err)
-}
-
-// Touch moves the session's idle end. It writes only when the last time is a minute ago, or a tenth of a shorter idle limit.
-func (s *Store) Touch(ctx context.Context, session Session) error {
-	now := s.now()
-	if now.Sub(session.LastSeen) < min(touchEvery, s.idle/10) {
-		return nil
+	if err != nil {
+		return Session{}, storeError(err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
-	defer cancel()
-	_, err := s.pool.Exec(ctx, `UPDATE bridge.sessions SET last_seen_at = $2, idle_expires_at = $3 WHERE id = $1 AND last_seen_at < $2`,
-		session.ID, now, now.Add(s.idle))
-	return storeError(err)
+	out.Row.Known = true
+	s.memory.remember(out, now, changes)
+	return out, nil
 }
 
 // Redecide records that the session's decision has changed, and the event of it: why, and from which claims that the rules read.
@@ -140,6 +138,7 @@ FROM changed WHERE (@role::text, @rule::text) IS DISTINCT FROM (@old_role::text,
 			"now": s.now(), "provider": session.Provider, "issuer": session.Issuer, "subject": session.Subject, "user_id": session.userRow,
 			"rules_hash": rulesHash, "reason": reason, "claims": read, "row_read": decided.ReadRow, "row_role": decided.RowRole,
 		})
+	s.memory.change(sessionMessage(session.ID), s.now())
 	return storeError(err)
 }
 
@@ -147,11 +146,20 @@ FROM changed WHERE (@role::text, @rule::text) IS DISTINCT FROM (@old_role::text,
 func (s *Store) EndSession(ctx context.Context, token SessionToken) error {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
-	_, err := s.pool.Exec(ctx, `
-WITH ended AS (DELETE FROM bridge.sessions WHERE token_hash = $1 RETURNING id, user_id, identity_id, provider)
-INSERT INTO bridge.events (at, kind, provider, issuer, subject, user_id, session_id)
-SELECT $2::timestamptz, 'logout', ended.provider, i.issuer, i.subject, ended.user_id, ended.id
-FROM ended JOIN bridge.identities i ON i.id = ended.identity_id`, token.Hash(), s.now())
+	var ended string
+	err := s.pool.QueryRow(ctx, `
+WITH ended AS (
+	DELETE FROM bridge.sessions WHERE token_hash = $1 RETURNING id, user_id, identity_id, provider
+), event AS (
+	INSERT INTO bridge.events (at, kind, provider, issuer, subject, user_id, session_id)
+	SELECT $2::timestamptz, 'logout', ended.provider, i.issuer, i.subject, ended.user_id, ended.id
+	FROM ended JOIN bridge.identities i ON i.id = ended.identity_id
+)
+SELECT id::text FROM ended`, token.Hash(), s.now()).Scan(&ended)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	s.memory.change(sessionMessage(ended), s.now())
 	return storeError(err)
 }
 

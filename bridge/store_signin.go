@@ -190,6 +190,9 @@ func (s *Store) SignIn(ctx context.Context, in SignIn) (SignedIn, error) {
 	if err := results.QueryRow().Scan(&out.Disabled, &out.LoggedOut, &out.Message, &out.Refused); err != nil {
 		return SignedIn{}, signInError(err)
 	}
+	if in.Replaces != nil {
+		s.memory.forget(in.Replaces)
+	}
 	return out, signInError(results.Close())
 }
 

@@ -142,10 +142,7 @@ func (s sessionReader) record(ctx context.Context, session Session, rules *rules
 	}
 	switch {
 	case granted:
-		// A token for a live session needs no write: a database that cannot be written to costs only the idle limit's extension (F-07).
-		if err := s.store.Touch(ctx, session); err != nil {
-			s.log.Warn("last use of a session was not written", "cause", err.Error())
-		}
+		s.store.Touch(session)
 		return nil
 	case decision.Outcome() == mapping.LoginAgain:
 		return refusal{cause: ErrLoginAgain, ref: decided.Ref, reason: reason}
