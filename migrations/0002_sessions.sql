@@ -97,8 +97,10 @@ DECLARE
     problem text;
 BEGIN
     IF NOT claims ? 'sid' OR claims IS NULL THEN
-        -- Without a token PostgREST sets the anonymous role and no other claim.
-        SELECT CASE WHEN claims IS NULL OR claims - 'role' = '{}' AND claims ->> 'role' IS NOT DISTINCT FROM coalesce(s.anonymous_role, claims ->> 'role') THEN NULL
+        -- Without a token PostgREST sets the anonymous role and no other claim. A token that gives nothing but that role (`anonymous` in
+        -- config.yaml) takes nobody further, either.
+        SELECT CASE WHEN claims IS NULL OR claims ->> 'role' = s.anonymous_role THEN NULL
+            WHEN s.anonymous_role IS NULL AND claims - 'role' = '{}' THEN NULL
             WHEN s.tokens_without_sid = 'refuse' THEN 'tokens without a session are not taken here' END
         INTO STRICT problem FROM bridge.settings s;
     ELSIF sid ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN
