@@ -92,22 +92,22 @@ CREATE TRIGGER notify_truncate AFTER TRUNCATE ON bridge.identities FOR EACH STAT
 -- +goose StatementBegin
 CREATE FUNCTION bridge.pre_request() RETURNS void LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = '' AS $$
 DECLARE
-    claims jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
-    sid text := claims ->> 'sid';
+    token jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
+    sid text := token ->> 'sid';
     problem text;
 BEGIN
-    IF NOT claims ? 'sid' OR claims IS NULL THEN
+    IF NOT token ? 'sid' OR token IS NULL THEN
         -- Without a token PostgREST sets the anonymous role and no other claim. A token that gives nothing but that role (`anonymous` in
         -- config.yaml) takes nobody further, either.
-        SELECT CASE WHEN claims IS NULL OR claims ->> 'role' = s.anonymous_role THEN NULL
-            WHEN s.anonymous_role IS NULL AND claims - 'role' = '{}' THEN NULL
+        SELECT CASE WHEN token IS NULL OR token ->> 'role' = s.anonymous_role THEN NULL
+            WHEN s.anonymous_role IS NULL AND token - 'role' = '{}' THEN NULL
             WHEN s.tokens_without_sid = 'refuse' THEN 'tokens without a session are not taken here' END
         INTO STRICT problem FROM bridge.settings s;
     ELSIF sid ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN
         SELECT CASE
             WHEN u.disabled_at IS NOT NULL THEN 'the account is disabled'
-            WHEN s.role IS DISTINCT FROM claims ->> 'role' OR s.row_role <> coalesce(u.role, '') THEN 'the role of this token has changed'
-            WHEN coalesce(u.app_user_id, u.id::text) IS DISTINCT FROM claims ->> 'user_id' THEN 'this token is of another user'
+            WHEN s.role IS DISTINCT FROM token ->> 'role' OR s.row_role <> coalesce(u.role, '') THEN 'the role of this token has changed'
+            WHEN coalesce(u.app_user_id, u.id::text) IS DISTINCT FROM token ->> 'user_id' THEN 'this token is of another user'
         END
         INTO problem
         FROM bridge.sessions s JOIN bridge.users u ON u.id = s.user_id
