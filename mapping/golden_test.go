@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -93,41 +92,15 @@ func TestFindings(t *testing.T) {
 		code := filepath.Base(t.Name())[:4]
 		for _, f := range findings {
 			fmt.Fprintln(&printed, f)
-			if f.Severity == strictyaml.Error && code != "many" && !strings.HasPrefix(f.Code, code) {
+			if f.Severity == strictyaml.Error && !strings.HasPrefix(f.Code, code) {
 				t.Errorf("also found: %v", f)
 			}
 		}
-		if !strings.Contains(printed.String(), code) && code != "many" {
+		if !strings.Contains(printed.String(), code) {
 			t.Errorf("%s is not found", code)
 		}
 		return map[string]string{"findings": printed.String()}
 	})
-}
-
-// One run over a file with many mistakes reports each of them, on the line whose comment names it.
-func TestManyMistakesAtOnce(t *testing.T) {
-	archive, err := txtar.ParseFile("testdata/findings/many.txtar")
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := archive.Files[0].Data
-	_, findings := Load("rules.yaml", text)
-	code := regexp.MustCompile(`\b[ET]\d\d\d\b`)
-	for i, line := range strings.Split(string(text), "\n") {
-		_, comment, _ := strings.Cut(line, "# ")
-		for _, want := range code.FindAllString(comment, -1) {
-			at := i + 1
-			if strings.HasSuffix(comment, "at the top") {
-				at = 1
-			}
-			if !slices.ContainsFunc(findings, func(f strictyaml.Finding) bool { return f.Code == want && f.Line == at }) {
-				t.Errorf("line %d: no %s", at, want)
-			}
-		}
-	}
-	if len(findings) != 24 {
-		t.Errorf("%d findings, want one per comment", len(findings))
-	}
 }
 
 // Every code that the package uses has its archive.

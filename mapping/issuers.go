@@ -13,7 +13,7 @@ func (r *Rules) IssuerFindings(issuers map[string]string) []strictyaml.Finding {
 	var findings []strictyaml.Finding
 	for _, name := range r.names {
 		p, issuer := r.providers[name], issuers[name]
-		if !multiTenant(issuer) {
+		if !p.multiTenant(issuer) {
 			continue
 		}
 		finding := p.at
@@ -33,8 +33,11 @@ func (r *Rules) IssuerFindings(issuers map[string]string) []strictyaml.Finding {
 	return findings
 }
 
-// multiTenant reports whether an issuer of Microsoft Entra serves everybody's tenant.
-func multiTenant(issuer string) bool {
+// multiTenant reports whether an issuer of Microsoft Entra serves everybody's tenant. A realm of Keycloak may be called common.
+func (p *provider) multiTenant(issuer string) bool {
+	if p.preset == "keycloak" || p.preset == "google" {
+		return false
+	}
 	for segment := range strings.SplitSeq(issuer, "/") {
 		switch strings.ToLower(segment) {
 		case "common", "organizations", "consumers", "{tenantid}", "%7btenantid%7d":

@@ -65,3 +65,11 @@ func TestExampleFile(t *testing.T) {
 		}
 	}
 }
+
+// A realm may be called what Entra calls everybody's tenant.
+func TestRealmCalledCommon(t *testing.T) {
+	rules := loadText(t, "rules.yaml", "version: 1\nproviders: { corp: { preset: keycloak, email_verified: assumed } }\nroles: { viewer: {} }\ndefault: { role: viewer }\n")
+	if findings := rules.IssuerFindings(map[string]string{"corp": "https://sso.example.com/realms/common"}); len(findings) > 0 {
+		t.Error(findings)
+	}
+}
