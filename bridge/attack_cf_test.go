@@ -112,6 +112,9 @@ func TestAttack_CF02_Canaries(t *testing.T) {
 			r.URL.RawQuery = "error=" + cookie.Value + "&state=" + cookie.Value
 		},
 		func(r *http.Request) { r.URL.Path = "/login"; r.URL.RawQuery = "return_to=//" + cookie.Value },
+		func(r *http.Request) { r.URL.Path = "/login/" + cookie.Value },
+		func(r *http.Request) { r.URL.Path = "/callback/" + body["token"].(string) },
+		func(r *http.Request) { r.URL.Path = "/x/" + body["token"].(string) + ".css" },
 	} {
 		inputs++
 		request, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+"/api_token", nil)

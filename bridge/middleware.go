@@ -20,7 +20,11 @@ const (
 	maxURL          = 8 << 10  // bytes; codes and states of providers are long
 )
 
-var requestID = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
+var (
+	requestID = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
+	// longWord may be a token or a cookie that somebody put into an address by mistake; a name of ours has 32 characters at most.
+	longWord = regexp.MustCompile(`[A-Za-z0-9_-]{33,}`)
+)
 
 // securityHeaders stand on every answer, errors included (HS-03). Pages add the hash of their style sheet to the policy.
 var securityHeaders = map[string]string{
@@ -70,7 +74,7 @@ func edge(c *Config, log *slog.Logger, m *Metrics, errs errorWriter) func(http.H
 				took := time.Since(started)
 				m.request(route, r.Method, answer.status, took)
 				if log.Enabled(r.Context(), slog.LevelDebug) {
-					log.Debug("request", "request", id, "method", oneLine(r.Method), "path", oneLine(r.URL.Path), "status", answer.status, "took", took,
+					log.Debug("request", "request", id, "method", oneLine(r.Method), "path", oneLine(longWord.ReplaceAllString(r.URL.Path, "…")), "status", answer.status, "took", took,
 						"client", clientAddr(c, r))
 				}
 				if half || panicked == http.ErrAbortHandler {

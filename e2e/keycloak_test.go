@@ -330,6 +330,8 @@ func TestKeycloak(t *testing.T) {
 		before.wantToken("ben@example.com", "customer")
 	})
 
+	t.Run("conformance", k.conformance)
+
 	t.Run("down and restarted", func(t *testing.T) {
 		before, during := s.openWindow(t), s.openWindow(t)
 		login(before, "roles", "ben")

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -35,6 +36,7 @@ type shop struct {
 	dir    string       // holds config.yaml, rules.yaml and the secrets
 	env    []string     // of the bridge
 	tokens atomic.Int32 // requests for /api_token that reached the site
+	ear    *ear
 }
 
 // newShop returns a shop without bridge and provider: a site without pages, and a database without schema bridge.
@@ -48,8 +50,10 @@ func newShop(t *testing.T) *shop {
 	s.public = s.origin + "/auth"
 	cookieKey := make([]byte, 32)
 	rand.Read(cookieKey)
-	s.env = append(os.Environ(), "DATABASE_URL="+s.db.URL, "DATABASE_OWNER_URL="+s.db.OwnerURL,
-		"JWT_SECRET="+jwtSecret, "COOKIE_KEY="+base64.StdEncoding.EncodeToString(cookieKey))
+	key := base64.StdEncoding.EncodeToString(cookieKey)
+	s.env = append(os.Environ(), "DATABASE_URL="+withPassword(t, s.db.URL), "DATABASE_OWNER_URL="+withPassword(t, s.db.OwnerURL),
+		"JWT_SECRET="+jwtSecret, "COOKIE_KEY="+key)
+	s.ear = newEar(map[string]string{jwtSecret: "the JWT secret", key: "the cookie key"})
 	return s
 }
 
@@ -65,13 +69,20 @@ func openShop(t *testing.T) *shop {
 // startProvider starts oidc-provider and returns its issuer.
 func (s *shop) startProvider(t *testing.T, port string, flags ...string) string {
 	t.Helper()
+	s.runProvider(t, port, flags...)
+	return s.issuer
+}
+
+func (s *shop) runProvider(t *testing.T, port string, flags ...string) *program {
+	t.Helper()
 	cmd := exec.Command("node", append([]string{"provider.mjs", "--bridge", s.public, "--port", port}, flags...)...)
 	cmd.Dir = "oidc-provider"
 	if _, err := cmd.StdinPipe(); err != nil { // it ends when this pipe does
 		t.Fatal(err)
 	}
-	s.issuer = start(t, cmd).announced(t, "issuer")["issuer"].(string)
-	return s.issuer
+	provider := start(t, cmd)
+	s.issuer = provider.announced(t, "issuer")["issuer"].(string)
+	return provider
 }
 
 // setUp sets up a shop whose people log in at oidc-provider.
@@ -114,12 +125,14 @@ func (s *shop) migrate(t *testing.T) {
 // SIGTERM.
 func (s *shop) serve(t *testing.T) *program {
 	t.Helper()
-	bridge := start(t, s.command("serve"))
+	bridge := start(t, s.command("serve", "--log-level", "debug"))
 	serving := bridge.announced(t, "private_listen")
 	t.Cleanup(func() {
+		metrics := bodyOf(t, "http://"+serving["private_listen"].(string)+"/metrics")
 		if code := bridge.stop(t); code != 0 {
 			t.Errorf("serve: exit code %d after SIGTERM", code)
 		}
+		s.ear.silent(t, bridge.output.String(), metrics)
 	})
 	if got := status("http://" + serving["private_listen"].(string) + "/readyz"); got != http.StatusOK {
 		t.Errorf("readyz: status %d, want 200", got)
@@ -129,6 +142,7 @@ func (s *shop) serve(t *testing.T) *program {
 		t.Fatal(err)
 	}
 	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: serving["listen"].(string)})
+	proxy.ModifyResponse = s.ear.hear
 	site, err := front.New(proxy, api, front.Page{StandIn: true})
 	if err != nil {
 		t.Fatal(err)
@@ -297,6 +311,20 @@ func status(url string) int {
 	}
 	resp.Body.Close()
 	return resp.StatusCode
+}
+
+func bodyOf(t *testing.T, url string) string {
+	t.Helper()
+	response, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("%s: status %d, error %v", url, response.StatusCode, err)
+	}
+	return string(body)
 }
 
 // count counts rows, as superuser.
