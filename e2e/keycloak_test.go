@@ -46,11 +46,18 @@ func (s *shop) startKeycloak(t *testing.T) *keycloak {
 
 func (k *keycloak) start() {
 	k.t.Helper()
-	cmd := exec.Command("keycloak/serve", k.folder, k.address[strings.LastIndex(k.address, ":")+1:])
-	cmd.Env = append(os.Environ(), "PUBLIC_URL="+k.shop.public) // Keycloak puts it into the realm file
+	cmd := exec.Command("keycloak/serve", k.folder, "start", "--optimized", "--import-realm", "--cache=local", "--http-enabled=true",
+		"--http-host=127.0.0.1", "--http-port="+k.address[strings.LastIndex(k.address, ":")+1:], "--hostname=http://"+k.address)
+	cmd.Env = append(os.Environ(), "KC_BOOTSTRAP_ADMIN_USERNAME=admin", "KC_BOOTSTRAP_ADMIN_PASSWORD=admin",
+		"PUBLIC_URL="+k.shop.public) // Keycloak puts it into the realm file
+	k.run(cmd)
+	bridgetest.Await(k.t, "Keycloak to listen", func() bool { return status(k.issuer()) == http.StatusOK })
+}
+
+func (k *keycloak) run(cmd *exec.Cmd) {
+	k.t.Helper()
 	k.program = start(k.t, cmd)
 	k.program.await(k.t, "end of the start", func(line string) bool { return strings.Contains(line, "Bootstrap completed") })
-	bridgetest.Await(k.t, "Keycloak to listen", func() bool { return status(k.issuer()) == http.StatusOK })
 }
 
 func (k *keycloak) issuer() string { return "http://" + k.address + "/realms/shop" }
