@@ -31,7 +31,7 @@ func (s *service) replica(t *testing.T, mode string) *replica {
 	r := &replica{s, "http://" + public.Addr().String(), "http://" + private.Addr().String(), counts}
 	running(t, &config, rules, bridge.Options{Version: "test", Log: s.Log.Logger(), Now: s.now}, public, private, nil)
 	if mode != "off" {
-		await(t, "the replica listens", r.listens)
+		bridgetest.Await(t, "the replica listens", r.listens)
 	}
 	return r
 }
@@ -164,7 +164,7 @@ func TestAttack_SC07_EveryEndReachesEveryReplica(t *testing.T) {
 			t.Errorf("%s: a replica that always reads says %d", e.name, status)
 		}
 		for i, r := range remembering {
-			await(t, e.name+": refused", func() bool { return r.status(cookie) == 401 })
+			bridgetest.Await(t, e.name+": refused", func() bool { return r.status(cookie) == 401 })
 			if status := r.status(cookie); status != 401 {
 				t.Errorf("%s: replica %d says %d again", e.name, i, status)
 			}
@@ -195,7 +195,7 @@ func TestAttack_SC07_NewRoleReachesEveryReplica(t *testing.T) {
 	for _, want := range []string{"customer", "anonymous", "customer", "anonymous"} {
 		exec(t, s.DB, s.DB.SQL("UPDATE bridge.users SET role = '"+want+"'"))
 		for _, r := range replicas {
-			await(t, want, func() bool { return strings.Contains(role(r), `"role":"`+s.DB.Role(want)+`"`) })
+			bridgetest.Await(t, want, func() bool { return strings.Contains(role(r), `"role":"`+s.DB.Role(want)+`"`) })
 		}
 	}
 	bridgetest.Tried(t, 12)
@@ -209,7 +209,7 @@ func TestAttack_SC07_NoListenerNoMemory(t *testing.T) {
 	for range 5 {
 		b, _ := s.login("carl", "/")
 		cookie := sessionCookie(t, s, b)
-		await(t, "the replica listens", r.listens)
+		bridgetest.Await(t, "the replica listens", r.listens)
 		r.status(cookie)
 		// With the end in one transaction: no message of it can ever reach the replica that was listening.
 		conn, err := pgx.Connect(t.Context(), s.DB.AdminURL)
@@ -221,9 +221,9 @@ func TestAttack_SC07_NoListenerNoMemory(t *testing.T) {
 WHERE datname = current_database() AND query ~ '^(LISTEN|-- ping)' AND pid <> pg_backend_pid()`); err != nil || tag.RowsAffected() == 0 {
 			t.Fatalf("%v: %d listeners found", err, tag.RowsAffected())
 		}
-		await(t, "the loss is noticed", func() bool { return !r.listens() || r.queries() > 1 })
+		bridgetest.Await(t, "the loss is noticed", func() bool { return !r.listens() || r.queries() > 1 })
 		exec(t, s.DB, "ALTER TABLE bridge.sessions DISABLE TRIGGER USER; DELETE FROM bridge.sessions; ALTER TABLE bridge.sessions ENABLE TRIGGER USER")
-		await(t, "refused", func() bool { return r.status(cookie) == 401 })
+		bridgetest.Await(t, "refused", func() bool { return r.status(cookie) == 401 })
 	}
 	bridgetest.Tried(t, 5)
 }

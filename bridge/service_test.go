@@ -298,16 +298,4 @@ func row[T any](t *testing.T, db *bridgetest.Database, sql string, args ...any) 
 	return value
 }
 
-// await waits for a condition.
-func await(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(20 * time.Second); !condition(); <-tick.C {
-		if time.Now().After(end) {
-			t.Fatalf("in vain: %s", what)
-		}
-	}
-}
-
 func encode(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }

@@ -165,7 +165,7 @@ func TestSessionIsTouchedAtMostOnceAMinute(t *testing.T) {
 // awaitUse waits until the database knows that the session was used less than a while ago.
 func (s *service) awaitUse(t *testing.T, ago time.Duration) {
 	t.Helper()
-	await(t, "the last use of the session is written", func() bool {
+	bridgetest.Await(t, "the last use of the session is written", func() bool {
 		return s.now().Sub(row[time.Time](t, s.DB, "SELECT last_seen_at FROM bridge.sessions ORDER BY created_at DESC LIMIT 1")) < ago
 	})
 }
