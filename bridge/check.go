@@ -145,14 +145,11 @@ func CheckRoles(ctx context.Context, c *Config, rules *mapping.Rules) []strictya
 func inDatabase(ctx context.Context, c *Config, check func(context.Context, *pgx.Conn) []strictyaml.Finding) []strictyaml.Finding {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, c.Database.URL.Reveal())
+	conn, err := connect(ctx, c.Database.URL)
 	if err != nil {
 		return []strictyaml.Finding{databaseFinding("cannot connect: "+connectError(err), "check database.url, and that the server listens there")}
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	if _, err := conn.Exec(ctx, "SELECT pg_catalog.set_config('search_path', '', false)"); err != nil {
-		return []strictyaml.Finding{databaseFinding(connectError(err), "")}
-	}
 	return check(ctx, conn)
 }
 

@@ -52,14 +52,11 @@ type Event struct {
 
 // OpenRecords connects as the role of database.url.
 func OpenRecords(ctx context.Context, d *DatabaseConfig) (*Records, error) {
-	conn, err := pgx.Connect(ctx, d.URL.Reveal())
+	conn, err := connect(ctx, d.URL)
 	if err != nil {
 		return nil, fmt.Errorf("cannot connect to the database: %s", connectError(err))
 	}
 	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
-	if err == nil {
-		_, err = tx.Exec(ctx, "SELECT pg_catalog.set_config('search_path', '', true)")
-	}
 	if err != nil {
 		conn.Close(context.WithoutCancel(ctx))
 		return nil, recordsError(err)

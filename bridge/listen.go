@@ -25,7 +25,7 @@ func (s *Store) listen(ctx context.Context, mode string, log *slog.Logger, m *Me
 	}
 	lost := false
 	for ctx.Err() == nil {
-		err := s.hear(ctx, mode == "auto", func() {
+		err := s.hear(ctx, func() {
 			m.listening.Set(1)
 			if lost {
 				log.Info("listening to the database again")
@@ -48,24 +48,21 @@ func (s *Store) listen(ctx context.Context, mode string, log *slog.Logger, m *Me
 }
 
 // hear listens on one connection, and returns why it no longer does.
-func (s *Store) hear(ctx context.Context, auto bool, began func()) error {
+func (s *Store) hear(ctx context.Context, began func()) error {
 	config := s.pool.Config().ConnConfig
 	config.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) { s.memory.change(n.Payload, s.now()) }
 	starting, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
+	if between, err := s.pooler.isBetween(starting, config); err != nil {
+		return err
+	} else if between {
+		return errPooler
+	}
 	conn, err := pgx.ConnectConfig(starting, config)
 	if err != nil {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	var backend uint32
-	if err := conn.QueryRow(starting, "SELECT pg_catalog.pg_backend_pid()").Scan(&backend); err != nil {
-		return err
-	}
-	// A pooler makes up the process id that it tells its clients.
-	if auto && backend != conn.PgConn().PID() {
-		return errPooler
-	}
 	if _, err := conn.Exec(starting, "LISTEN bridge_sessions"); err != nil {
 		return err
 	}

@@ -49,12 +49,12 @@ type Who struct {
 
 // OpenPeople connects. by is who runs the command; events say so beside the role of the connection.
 func OpenPeople(ctx context.Context, url Secret, by string) (*People, error) {
-	conn, err := pgx.Connect(ctx, url.Reveal())
+	conn, err := connect(ctx, url)
 	if err != nil {
 		return nil, fmt.Errorf("cannot connect to the database: %s", connectError(err))
 	}
 	p := &People{conn: conn, by: by}
-	err = conn.QueryRow(ctx, "SELECT session_user::text FROM pg_catalog.set_config('search_path', '', false)").Scan(&p.as)
+	err = conn.QueryRow(ctx, "SELECT session_user::text").Scan(&p.as)
 	if err != nil {
 		p.Close()
 		return nil, peopleError(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -26,6 +27,7 @@ type Store struct {
 	maxSessions int // of one user; 0: any number
 	memory      *sessionMemory
 	touches     touches
+	pooler      pooler
 	now         func() time.Time
 }
 
@@ -66,16 +68,73 @@ func OpenStore(ctx context.Context, c *Config, now func() time.Time) (*Store, er
 	if err != nil {
 		return nil, err
 	}
-	// Nothing of ours is found by search_path, and nothing that somebody created in `public` either (DB-03).
-	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-		_, err := conn.Exec(ctx, "SELECT pg_catalog.set_config('search_path', '', false)")
+	s := &Store{
+		vault: vault, hook: c.Hook, idle: c.Session.Idle, maxSessions: c.Session.MaxPerUser, memory: newSessionMemory(), now: now,
+		pooler: pooler{known: c.Database.Listen != "auto", between: c.Database.Listen == "off"},
+	}
+	config.BeforeConnect = func(ctx context.Context, config *pgx.ConnConfig) error {
+		between, err := s.pooler.isBetween(ctx, config)
+		if between {
+			config.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+		}
 		return err
 	}
-	pool, err := pgxpool.NewWithConfig(ctx, config)
+	config.AfterConnect = clearSearchPath
+	s.pool, err = pgxpool.NewWithConfig(ctx, config)
+	return s, err
+}
+
+// connect makes a connection for one command of an operator. It prepares no statements, so that a pooler may stand in between.
+func connect(ctx context.Context, url Secret) (*pgx.Conn, error) {
+	config, err := pgx.ParseConfig(url.Reveal())
 	if err != nil {
 		return nil, err
 	}
-	return &Store{pool: pool, vault: vault, hook: c.Hook, idle: c.Session.Idle, maxSessions: c.Session.MaxPerUser, memory: newSessionMemory(), now: now}, nil
+	config.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	if err := clearSearchPath(ctx, conn); err != nil {
+		conn.Close(context.WithoutCancel(ctx))
+		return nil, err
+	}
+	return conn, nil
+}
+
+// clearSearchPath: nothing of ours is found by search_path, and nothing that somebody created in `public` either (DB-03).
+func clearSearchPath(ctx context.Context, conn *pgx.Conn) error {
+	_, err := conn.Exec(ctx, "SELECT pg_catalog.set_config('search_path', '', false)")
+	return err
+}
+
+// A pooler such as PgBouncer hands one connection from client to client: then neither LISTEN nor prepared statements can be relied on.
+type pooler struct {
+	mu             sync.Mutex
+	known, between bool
+}
+
+// isBetween reports whether a pooler stands between us and the database. It looks once, over a connection of its own.
+func (p *pooler) isBetween(ctx context.Context, config *pgx.ConnConfig) (bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.known {
+		return p.between, nil
+	}
+	probe := config.Copy()
+	probe.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	conn, err := pgx.ConnectConfig(ctx, probe)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	var backend uint32
+	if err := conn.QueryRow(ctx, "SELECT pg_catalog.pg_backend_pid()").Scan(&backend); err != nil {
+		return false, err
+	}
+	// A pooler makes up the process id that it tells its clients.
+	p.known, p.between = true, backend != conn.PgConn().PID()
+	return p.between, nil
 }
 
 // Close ends the pool, after the calls under way.
