@@ -145,7 +145,7 @@ func CheckRoles(ctx context.Context, c *Config, rules *mapping.Rules) []strictya
 func inDatabase(ctx context.Context, c *Config, check func(context.Context, *pgx.Conn) []strictyaml.Finding) []strictyaml.Finding {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	conn, err := connect(ctx, c.Database.URL)
+	conn, err := connectDatabase(ctx, c.Database.URL)
 	if err != nil {
 		return []strictyaml.Finding{databaseFinding("cannot connect: "+connectError(err), "check database.url, and that the server listens there")}
 	}

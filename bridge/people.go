@@ -49,7 +49,7 @@ type Who struct {
 
 // OpenPeople connects. by is who runs the command; events say so beside the role of the connection.
 func OpenPeople(ctx context.Context, url Secret, by string) (*People, error) {
-	conn, err := connect(ctx, url)
+	conn, err := connectDatabase(ctx, url)
 	if err != nil {
 		return nil, fmt.Errorf("cannot connect to the database: %s", connectError(err))
 	}

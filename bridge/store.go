@@ -84,8 +84,8 @@ func OpenStore(ctx context.Context, c *Config, now func() time.Time) (*Store, er
 	return s, err
 }
 
-// connect makes a connection for one command of an operator. It prepares no statements, so that a pooler may stand in between.
-func connect(ctx context.Context, url Secret) (*pgx.Conn, error) {
+// connectDatabase makes a connection for one command of an operator. It prepares no statements, so that a pooler may stand in between.
+func connectDatabase(ctx context.Context, url Secret) (*pgx.Conn, error) {
 	config, err := pgx.ParseConfig(url.Reveal())
 	if err != nil {
 		return nil, err
