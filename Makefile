@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help build test race security test-postgres e2e check fmt tidy demo fuzz clean
+.PHONY: help build test race security test-postgres e2e bench check fmt tidy demo fuzz clean
 
 FUZZTIME ?= 10s
 
@@ -23,6 +23,10 @@ security: ## the threat table, row by row: inputs tried, and the result
 
 e2e: ## logins at a real Keycloak and oidc-provider, in Chromium (needs Node, Maven, Java)
 	.ci/run e2e
+
+bench: ## the performance goals on this machine, as a table and bin/bench.json (BENCH=quick, or full: an hour and 50 GB)
+	@mkdir -p bin
+	@go -C e2e run ./bench -json $(CURDIR)/bin/bench.json
 
 check: ## format, vet, staticcheck and the tests with -race: before each commit
 	.ci/run hygiene tidy format vet staticcheck race
