@@ -34,7 +34,7 @@ var onlyIn = map[string][]string{
 	"github.com/coreos/go-oidc/v3/oidc":              {"bridge/verify.go"},
 	"golang.org/x/time/rate":                         {"bridge/limit.go"},
 	"golang.org/x/oauth2":                            {"bridge/provider.go", "bridge/exchange.go"},
-	"github.com/jackc/pgx/v5":                        {"bridge/store.go", "bridge/store_signin.go", "bridge/store_logout.go", "bridge/store_refresh.go", "bridge/listen.go", "bridge/check.go", "bridge/identities.go", "bridge/people.go", "bridge/people_sessions.go", "bridge/config_secrets.go", "migrations/migrations.go"},
+	"github.com/jackc/pgx/v5":                        {"bridge/store.go", "bridge/store_signin.go", "bridge/store_logout.go", "bridge/store_refresh.go", "bridge/listen.go", "bridge/check.go", "bridge/check_database.go", "bridge/store_sessions.go", "bridge/identities.go", "bridge/people.go", "bridge/people_sessions.go", "bridge/config_secrets.go", "migrations/migrations.go"},
 	"github.com/prometheus/client_golang/prometheus": {"bridge/metrics.go"},
 	"github.com/pressly/goose/v3":                    {"migrations/migrations.go"},
 	"github.com/alecthomas/kong":                     {"cmd/oidc-bridge/main.go"},

@@ -140,6 +140,11 @@ func TestReadmeSQL(t *testing.T) {
 			t.Errorf("%s: %v", sql, err)
 		}
 	}
+	for _, sql := range blocks(t, readme(t), "run: migrated") {
+		if err := bridgetest.DB(t).Exec(t.Context(), sql); err != nil {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
 	if _, err := conn.Exec(t.Context(), "DROP OWNED BY "+owner); err != nil {
 		t.Error(err)
 	}

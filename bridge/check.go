@@ -118,12 +118,18 @@ func checkProviderNames(c *Config, rules *mapping.Rules) (findings []strictyaml.
 	return findings
 }
 
-// CheckDatabase looks at the database as the runtime role sees it: reachable, migrated, and every role of the rules file such that the
+// CheckDatabase looks at the database as the runtime role sees it: reachable, the primary, migrated, and every role of the rules file such that the
 // authenticator may take it on and nothing beyond. rules may be nil.
 func CheckDatabase(ctx context.Context, c *Config, rules *mapping.Rules) []strictyaml.Finding {
 	return inDatabase(ctx, c, func(ctx context.Context, conn *pgx.Conn) []strictyaml.Finding {
+		if findings := checkPrimary(ctx, conn); findings != nil {
+			return findings
+		}
 		parties := checkParties(ctx, conn, c.Database.Authenticator)
 		findings := append(checkSchema(ctx, conn), parties...)
+		if !strictyaml.Errors(findings) {
+			findings = append(findings, checkSettings(ctx, conn, c)...)
+		}
 		findings = append(findings, checkHook(ctx, conn, c.Hook)...)
 		if !strictyaml.Errors(parties) {
 			findings = append(findings, checkAnonymous(ctx, conn, c)...)

@@ -213,3 +213,42 @@ func TestCheckClaims(t *testing.T) {
 		t.Errorf("%v", findings)
 	}
 }
+
+// TestCheckSettings: what bridge.pre_request would refuse or let pass without the operator's knowing is said.
+func TestCheckSettings(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ name, sql, config, want string }{
+		{"as migrated", "", "", ""},
+		{"the same role", "UPDATE bridge.settings SET anonymous_role = 'anonymous'", "anonymous: anonymous", ""},
+		{"no role", "", "anonymous: anonymous", `anonymous_role is null, so bridge.pre_request refuses the tokens of "anonymous"`},
+		{"another role", "UPDATE bridge.settings SET anonymous_role = 'customer'", "anonymous: anonymous", `anonymous_role is "customer", so bridge.pre_request refuses the tokens of "anonymous"`},
+		{"allowed", "UPDATE bridge.settings SET tokens_without_sid = 'allow'", "anonymous: anonymous", ""},
+		{"no row", "DELETE FROM bridge.settings", "", "its row is gone"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := newService(t, withConfig(test.config))
+			if test.sql != "" {
+				exec(t, s.DB, s.DB.SQL(test.sql))
+			}
+			findings := bridge.CheckDatabase(t.Context(), s.Config, nil)
+			if test.want == "" {
+				if len(findings) > 0 {
+					t.Errorf("%v", findings)
+				}
+				return
+			}
+			if len(findings) != 1 || !strings.Contains(findings[0].Message, s.DB.SQL(test.want)) || findings[0].Severity != strictyaml.Warning {
+				t.Fatalf("%v", findings)
+			}
+			fix, asItsOwner := strings.CutSuffix(findings[0].Fix, "; as its owner")
+			if !asItsOwner {
+				return
+			}
+			exec(t, s.DB, fix)
+			if findings := bridge.CheckDatabase(t.Context(), s.Config, nil); len(findings) > 0 {
+				t.Errorf("after its fix: %v", findings)
+			}
+		})
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/oidc-bridge/oidc-bridge/mapping"
@@ -78,6 +79,10 @@ func OpenStore(ctx context.Context, c *Config, now func() time.Time) (*Store, er
 			config.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 		}
 		return err
+	}
+	// A standby may still have sessions that have ended (DB-06). What database.url says of target_session_attrs counts instead.
+	if config.ConnConfig.ValidateConnect == nil {
+		config.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
 	}
 	config.AfterConnect = clearSearchPath
 	s.pool, err = pgxpool.NewWithConfig(ctx, config)

@@ -31,7 +31,7 @@ CREATE INDEX provider_logouts_expires_at_idx ON bridge.provider_logouts (expires
 CREATE TABLE bridge.settings (
     one                boolean PRIMARY KEY DEFAULT true CHECK (one),
     tokens_without_sid text NOT NULL DEFAULT 'refuse' CHECK (tokens_without_sid IN ('refuse', 'allow')), -- such as those of other services
-    anonymous_role     text -- PostgREST's db-anon-role; null: whatever role comes without any other claim
+    anonymous_role     text -- PostgREST's db-anon-role, and `anonymous` in config.yaml; null: whatever role comes without any other claim
 );
 INSERT INTO bridge.settings DEFAULT VALUES;
 
@@ -88,26 +88,30 @@ CREATE TRIGGER notify_truncate AFTER TRUNCATE ON bridge.users FOR EACH STATEMENT
 CREATE TRIGGER notify_truncate AFTER TRUNCATE ON bridge.identities FOR EACH STATEMENT EXECUTE FUNCTION bridge.notify_all();
 
 -- For PostgREST's db-pre-request: refuses a token whose session has ended, whose user was disabled, or whose role is not the session's any
--- more. It runs as the API role, in a READ ONLY transaction too, and sees the tables as their owner.
+-- more. It runs as the API role, in a READ ONLY transaction too, and sees the tables as their owner: two look-ups by primary key.
+-- The body is read when it runs, so pg_temp stands in the path, last: left out it would come first, and a type of the API role's making there
+-- would stand for PostgreSQL's own (CVE-2018-1058).
 -- +goose StatementBegin
-CREATE FUNCTION bridge.pre_request() RETURNS void LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = '' AS $$
+CREATE FUNCTION bridge.pre_request() RETURNS void LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     token jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
     sid text := token ->> 'sid';
     problem text;
 BEGIN
-    IF NOT token ? 'sid' OR token IS NULL THEN
-        -- Without a token PostgREST sets the anonymous role and no other claim. A token that gives nothing but that role (`anonymous` in
-        -- config.yaml) takes nobody further, either.
-        SELECT CASE WHEN token IS NULL OR token ->> 'role' = s.anonymous_role THEN NULL
-            WHEN s.anonymous_role IS NULL AND token - 'role' = '{}' THEN NULL
-            WHEN s.tokens_without_sid = 'refuse' THEN 'tokens without a session are not taken here' END
-        INTO STRICT problem FROM bridge.settings s;
+    IF token IS NULL THEN
+        problem := 'no claims of a token reached this function: it is for PostgREST 12 and newer';
+    ELSIF NOT token ? 'sid' THEN
+        -- Without a token PostgREST sets the anonymous role and no other claim; a gateway's token for it names nobody.
+        IF NOT EXISTS (SELECT FROM bridge.settings s WHERE s.tokens_without_sid = 'allow' OR NOT token ?| ARRAY['user_id', 'sub']
+            AND CASE WHEN s.anonymous_role IS NULL THEN token - 'role' = '{}' ELSE token ->> 'role' = s.anonymous_role END)
+        THEN
+            problem := 'tokens without a session are not taken here';
+        END IF;
     ELSIF sid ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN
         SELECT CASE
             WHEN u.disabled_at IS NOT NULL THEN 'the account is disabled'
-            WHEN s.role IS DISTINCT FROM token ->> 'role' OR s.row_role <> coalesce(u.role, '') THEN 'the role of this token has changed'
             WHEN coalesce(u.app_user_id, u.id::text) IS DISTINCT FROM token ->> 'user_id' THEN 'this token is of another user'
+            WHEN s.role IS DISTINCT FROM token ->> 'role' OR s.row_role <> coalesce(u.role, '') THEN 'the role of this token has changed'
         END
         INTO problem
         FROM bridge.sessions s JOIN bridge.users u ON u.id = s.user_id
@@ -123,6 +127,7 @@ BEGIN
     END IF;
 END $$;
 -- +goose StatementEnd
+GRANT EXECUTE ON FUNCTION bridge.pre_request() TO PUBLIC; -- also where default privileges were taken away
 COMMENT ON FUNCTION bridge.pre_request() IS 'for PostgREST''s db-pre-request: refuses tokens of ended sessions, disabled users and changed roles at once';
 
 -- Housekeeping: removes up to `batch` rows of each table that have ended. Any number of replicas may call it at once: none waits for another.

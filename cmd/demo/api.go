@@ -24,8 +24,9 @@ type apiSettings struct {
 
 // The other settings, which never change. The audience is the bridge's default.
 const (
-	apiSchema = "api"
-	audience  = "postgrest"
+	apiSchema  = "api"
+	audience   = "postgrest"
+	preRequest = "bridge.pre_request"
 )
 
 // An api serves the orders.
@@ -45,7 +46,7 @@ func startAPI(ctx context.Context, s apiSettings) (api, error) {
 		return startPostgREST(ctx, binary, s)
 	}
 	standIn, err := bridgetest.StartAPI(ctx, bridgetest.APIOptions{
-		DatabaseURL: s.databaseURL, Schema: apiSchema, AnonRole: s.anonymous, JWTSecret: s.jwtSecret, JWTAud: audience,
+		DatabaseURL: s.databaseURL, Schema: apiSchema, AnonRole: s.anonymous, JWTSecret: s.jwtSecret, JWTAud: audience, PreRequest: preRequest,
 	})
 	if err != nil {
 		return api{}, err
@@ -67,7 +68,7 @@ func startPostgREST(ctx context.Context, binary string, s apiSettings) (api, err
 	}
 	cmd.Env = append(cmd.Env,
 		"PGRST_DB_URI="+s.databaseURL, "PGRST_DB_SCHEMAS="+apiSchema, "PGRST_DB_ANON_ROLE="+s.anonymous,
-		"PGRST_JWT_SECRET="+s.jwtSecret, "PGRST_JWT_AUD="+audience,
+		"PGRST_JWT_SECRET="+s.jwtSecret, "PGRST_JWT_AUD="+audience, "PGRST_DB_PRE_REQUEST="+preRequest,
 		"PGRST_SERVER_HOST=127.0.0.1", "PGRST_SERVER_PORT="+port)
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output

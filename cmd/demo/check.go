@@ -179,6 +179,10 @@ func (d *demo) logOut(ctx context.Context, browser *bridgetest.Browser) (differe
 		return nil, err
 	}
 	thief := browser.Clone()
+	var token struct{ Token string }
+	if err := fetchJSON(ctx, thief, "/auth/api_token", nil, &token); err != nil {
+		return nil, err
+	}
 	if page, err = browser.Submit(ctx, page, "Log out", nil); err != nil {
 		return nil, err
 	}
@@ -191,6 +195,13 @@ func (d *demo) logOut(ctx context.Context, browser *bridgetest.Browser) (differe
 			return nil, err
 		}
 		different = append(different, withoutToken(who, token)...)
+	}
+	orders, err := thief.Fetch(ctx, http.MethodGet, "/orders", http.Header{"Authorization": {"Bearer " + token.Token}}, "")
+	if err != nil {
+		return nil, err
+	}
+	if orders.Status != http.StatusUnauthorized {
+		different = append(different, fmt.Sprintf("after the logout, /orders with the token of before: got %d, want 401", orders.Status))
 	}
 	slices.Sort(different)
 	return different, nil

@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	api, err := bridgetest.StartAPI(ctx, bridgetest.APIOptions{
 		Addr:        net.JoinHostPort(os.Getenv("PGRST_SERVER_HOST"), os.Getenv("PGRST_SERVER_PORT")),
 		DatabaseURL: os.Getenv("PGRST_DB_URI"), Schema: os.Getenv("PGRST_DB_SCHEMAS"), AnonRole: os.Getenv("PGRST_DB_ANON_ROLE"),
-		JWTSecret: os.Getenv("PGRST_JWT_SECRET"), JWTAud: os.Getenv("PGRST_JWT_AUD"),
+		JWTSecret: os.Getenv("PGRST_JWT_SECRET"), JWTAud: os.Getenv("PGRST_JWT_AUD"), PreRequest: os.Getenv("PGRST_DB_PRE_REQUEST"),
 	})
 	if err != nil {
 		fmt.Println(err)

@@ -59,3 +59,6 @@ GRANT SELECT ON private.orders TO customer, admin;
 -- anonymous may look up names in the schema and nothing more: a visitor's GET /orders is a 401, not an empty list.
 GRANT USAGE ON SCHEMA api TO anonymous, customer, admin;
 GRANT SELECT ON api.orders TO customer, admin;
+
+-- For bridge.pre_request, PostgREST's db-pre-request: this role is what somebody without a token has.
+UPDATE bridge.settings SET anonymous_role = 'anonymous';
