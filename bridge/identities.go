@@ -80,29 +80,38 @@ SELECT i.id, coalesce(u.app_user_id, u.id::text), coalesce(u.email, ''), i.provi
 FROM bridge.identities i JOIN bridge.users u ON u.id = i.user_id
 `
 
-// identityPage is how many identities are in memory at a time.
-const identityPage = 1000
+// pageSize is how many rows are in memory at a time.
+const pageSize = 1000
 
-// Identities yields every known identity, in the order of their first logins. A failure is the last thing that is yielded.
-func (r *Records) Identities(ctx context.Context) iter.Seq2[KnownIdentity, error] {
-	return func(yield func(KnownIdentity, error) bool) {
-		for last := int64(0); ; {
-			page, err := r.identities(ctx, "WHERE i.id > $1 ORDER BY i.id LIMIT $2", last, identityPage)
+// pages yields rows in the order of a key: next returns up to pageSize of them that come after the last one, which is the zero value at
+// first. So neither are all of them in memory, nor is a snapshot of the database held while somebody reads. A failure is the last thing
+// that is yielded.
+func pages[T any](next func(last T) ([]T, error)) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		var last T
+		for {
+			page, err := next(last)
 			if err != nil {
-				yield(KnownIdentity{}, err)
+				yield(last, err)
 				return
 			}
-			for _, identity := range page {
-				if !yield(identity, nil) {
+			for _, last = range page {
+				if !yield(last, nil) {
 					return
 				}
-				last = identity.id
 			}
-			if len(page) < identityPage {
+			if len(page) < pageSize {
 				return
 			}
 		}
 	}
+}
+
+// Identities yields every known identity, in the order of their first logins. A failure is the last thing that is yielded.
+func (r *Records) Identities(ctx context.Context) iter.Seq2[KnownIdentity, error] {
+	return pages(func(last KnownIdentity) ([]KnownIdentity, error) {
+		return r.identities(ctx, "WHERE i.id > $1 ORDER BY i.id LIMIT $2", last.id, pageSize)
+	})
 }
 
 // most is how many identities an operator's word may mean.

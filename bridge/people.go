@@ -2,24 +2,27 @@ package bridge
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/oidc-bridge/oidc-bridge/migrations"
 )
 
 // People are users and sessions in the hands of an operator. Every change writes its event in the same statement, and a change that was
 // made before is no change and no event.
 type People struct {
 	conn *pgx.Conn
+	db   string // name of the database
 	as   string // the database role
 	by   string // who runs the command
 }
 
-// A Person is a users row with its identities.
+// A Person is a users row with its identities. Its times are UTC.
 type Person struct {
 	ID          int64            `json:"id"`      // bridge.users.id
 	UserID      string           `json:"user_id"` // the tokens'
@@ -47,20 +50,41 @@ type Who struct {
 	Issuer, Subject string
 }
 
-// OpenPeople connects. by is who runs the command; events say so beside the role of the connection.
+// OpenPeople connects. by is who runs the command; events say so beside the role of the connection. A database without schema bridge, or with
+// an older one, is an error: it may be another one than the operator means.
 func OpenPeople(ctx context.Context, url Secret, by string) (*People, error) {
-	conn, err := connectDatabase(ctx, url)
+	connecting, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	conn, err := connectDatabase(connecting, url)
 	if err != nil {
 		return nil, fmt.Errorf("cannot connect to the database: %s", connectError(err))
 	}
 	p := &People{conn: conn, by: by}
-	err = conn.QueryRow(ctx, "SELECT session_user::text").Scan(&p.as)
-	if err != nil {
+	if err := p.begin(connecting); err != nil {
 		p.Close()
-		return nil, peopleError(err)
+		return nil, err
 	}
 	return p, nil
 }
+
+func (p *People) begin(ctx context.Context) error {
+	if err := p.conn.QueryRow(ctx, "SELECT session_user::text, pg_catalog.current_database()::text").Scan(&p.as, &p.db); err != nil {
+		return peopleError(err)
+	}
+	have, want, err := migrations.Pending(ctx, p.conn)
+	switch {
+	case err != nil:
+		return peopleError(err)
+	case have == 0:
+		return fmt.Errorf("database %q has no schema bridge: name another one, or run: oidc-bridge migrate", p.db)
+	case have < want:
+		return fmt.Errorf("schema bridge of database %q has version %d, this program needs %d; run: oidc-bridge migrate", p.db, have, want)
+	}
+	return nil
+}
+
+// Database is the name of the database.
+func (p *People) Database() string { return p.db }
 
 // Close ends the connection.
 func (p *People) Close() { p.conn.Close(context.Background()) }
@@ -72,9 +96,11 @@ SELECT u.id, coalesce(u.app_user_id, u.id::text), u.email, u.name, u.role, u.dis
 		'last_login_at', i.last_login_at) ORDER BY i.id), '[]') FROM bridge.identities i WHERE i.user_id = u.id)
 FROM bridge.users u `
 
-// List returns users in the order of their ids, from the one after `after`; disabled ones alone, when asked.
-func (p *People) List(ctx context.Context, after int64, limit int, disabled bool) ([]Person, error) {
-	return p.persons(ctx, "WHERE u.id > $1 AND (NOT $3::boolean OR u.disabled_at IS NOT NULL) ORDER BY u.id LIMIT $2", after, limit, disabled)
+// Users yields everybody in the order of their ids; disabled people alone, when asked. A failure is the last thing that is yielded.
+func (p *People) Users(ctx context.Context, disabled bool) iter.Seq2[Person, error] {
+	return pages(func(last Person) ([]Person, error) {
+		return p.persons(ctx, "WHERE u.id > $1 AND (NOT $2::boolean OR u.disabled_at IS NOT NULL) ORDER BY u.id LIMIT $3", last.ID, disabled, pageSize)
+	})
 }
 
 // Find returns everybody whom the operator may mean: nobody, one, or several with one e-mail address. An address is looked for in the users
@@ -93,7 +119,22 @@ func (p *People) persons(ctx context.Context, where string, args ...any) ([]Pers
 		return nil, peopleError(err)
 	}
 	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Person])
+	for i := range found {
+		found[i].inUTC()
+	}
 	return found, peopleError(err)
+}
+
+func (p *Person) inUTC() {
+	p.CreatedAt = p.CreatedAt.UTC()
+	for _, at := range []*time.Time{p.DisabledAt, p.LastLoginAt} {
+		if at != nil {
+			*at = at.UTC()
+		}
+	}
+	for i := range p.Identities {
+		p.Identities[i].LastLoginAt = p.Identities[i].LastLoginAt.UTC()
+	}
 }
 
 // A Change is what an operator does to a person.
@@ -152,6 +193,28 @@ func (p *People) Delete(ctx context.Context, user Person, c Change) (changed boo
 	return p.change(ctx, c, "user delete", deleteUser, user, nil)
 }
 
+// Deleted reports whether somebody with this issuer and subject, or with this bridge.users.id, was deleted: events outlive them. Of a deleted
+// person's address nothing is known.
+func (p *People) Deleted(ctx context.Context, who Who) (deleted bool, err error) {
+	err = p.conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM bridge.events e
+	WHERE e.kind = 'delete' AND (e.issuer = $1 AND e.subject = $2 OR e.user_id::text = $3))`, who.Issuer, who.Subject, who.Word).Scan(&deleted)
+	return deleted, peopleError(err)
+}
+
+// Cascades returns the application's tables that lose their rows of a person with Delete: their foreign keys say ON DELETE CASCADE.
+func (p *People) Cascades(ctx context.Context) ([]string, error) {
+	rows, err := p.conn.Query(ctx, `
+SELECT DISTINCT pg_catalog.format('%I.%I', n.nspname, c.relname)
+FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE k.contype = 'f' AND k.confdeltype = 'c' AND k.confrelid = 'bridge.users'::pg_catalog.regclass AND n.nspname <> 'bridge'
+ORDER BY 1`)
+	if err != nil {
+		return nil, peopleError(err)
+	}
+	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return tables, peopleError(err)
+}
+
 func (p *People) change(ctx context.Context, c Change, command, sql string, user Person, role *string) (bool, error) {
 	tx, err := p.conn.Begin(ctx)
 	if err != nil {
@@ -178,27 +241,15 @@ func (p *People) reason(command, why string) string {
 	return text
 }
 
-// Export returns all that is stored about the person, as one JSON object. What would let somebody use a session is not in it.
-func (p *People) Export(ctx context.Context, user Person) (json.RawMessage, error) {
-	var out json.RawMessage
-	err := p.conn.QueryRow(ctx, `
-SELECT pg_catalog.jsonb_build_object(
-	'user', pg_catalog.to_jsonb(u),
-	'identities', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(i) ORDER BY i.id), '[]') FROM bridge.identities i WHERE i.user_id = u.id),
-	'sessions', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(s) - 'token_hash' ORDER BY s.created_at), '[]')
-		FROM bridge.sessions s WHERE s.user_id = u.id),
-	'events', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(e) ORDER BY e.id), '[]') FROM bridge.events e
-		WHERE e.user_id = u.id OR (e.issuer, e.subject) IN (SELECT i.issuer, i.subject FROM bridge.identities i WHERE i.user_id = u.id)))
-FROM bridge.users u WHERE u.id = $1`, user.ID).Scan(&out)
-	return out, peopleError(err)
-}
-
 // peopleError says what helps: another role, the migration, or the application's own table.
 func peopleError(err error) error {
 	var failed *pgconn.PgError
 	switch {
+	case errors.Is(err, context.Canceled):
+		return errors.New("interrupted")
 	case errors.As(err, &failed) && failed.Code == "42501":
-		return fmt.Errorf("%s: this needs the schema's owner: set DATABASE_OWNER_URL (database.owner_url), as for `migrate`", failed.Message)
+		return fmt.Errorf("%s: `user delete` needs the schema's owner in DATABASE_OWNER_URL (database.owner_url); what the service's role needs, "+
+			"`oidc-bridge migrate` grants", failed.Message)
 	case errors.As(err, &failed) && failed.Code == "23503":
 		return fmt.Errorf("table %s.%s refers to this user (%s): move or delete those rows first, or disable the user instead",
 			failed.SchemaName, failed.TableName, failed.ConstraintName)

@@ -2,18 +2,21 @@ package bridge
 
 import (
 	"context"
+	"iter"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 )
 
-// A PersonSession is a session as operators see it: nothing in it lets anybody use it.
+// A PersonSession is a session as operators see it: nothing in it lets anybody use it. Its times are UTC.
 type PersonSession struct {
+	userRow     int64     // bridge.users.id
 	ID          string    `json:"id"` // the tokens' `sid`
 	UserID      string    `json:"user_id"`
 	Email       *string   `json:"email"`
 	Provider    string    `json:"provider"`
-	Role        *string   `json:"role"` // last decision; null: refused
+	UserAgent   *string   `json:"user_agent"` // of the browser at the login, as it says
+	Role        *string   `json:"role"`       // last decision; null: refused
 	CreatedAt   time.Time `json:"created_at"`
 	LastSeenAt  time.Time `json:"last_seen_at"`
 	IdleExpires time.Time `json:"idle_expires_at"`
@@ -21,19 +24,30 @@ type PersonSession struct {
 	Disabled    bool      `json:"disabled"` // the user is: the session is refused
 }
 
-// Sessions returns the sessions that have not ended, the newest first; of one user, unless user is nil.
-func (p *People) Sessions(ctx context.Context, user *Person, limit int) ([]PersonSession, error) {
-	rows, err := p.conn.Query(ctx, `
-SELECT s.id::text, coalesce(u.app_user_id, u.id::text), u.email, s.provider, s.role, s.created_at, s.last_seen_at, s.idle_expires_at, s.expires_at,
-	u.disabled_at IS NOT NULL
+// Sessions yields the sessions that have not ended, of one user or, when user is nil, of each user in turn, the oldest first. A failure is the
+// last thing that is yielded.
+func (p *People) Sessions(ctx context.Context, user *Person) iter.Seq2[PersonSession, error] {
+	return pages(func(last PersonSession) ([]PersonSession, error) {
+		rows, err := p.conn.Query(ctx, `
+SELECT u.id, s.id::text, coalesce(u.app_user_id, u.id::text), u.email, s.provider, s.user_agent, s.role, s.created_at, s.last_seen_at, s.idle_expires_at,
+	s.expires_at, u.disabled_at IS NOT NULL
 FROM bridge.sessions s JOIN bridge.users u ON u.id = s.user_id
 WHERE s.expires_at > now() AND s.idle_expires_at > now() AND ($1::bigint IS NULL OR s.user_id = $1::bigint)
-ORDER BY s.created_at DESC, s.id LIMIT $2`, userRow(user), limit)
-	if err != nil {
-		return nil, peopleError(err)
-	}
-	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[PersonSession])
-	return found, peopleError(err)
+	AND (s.user_id, s.created_at, s.id) > ($2::bigint, $3::timestamptz, $4::text::uuid)
+ORDER BY s.user_id, s.created_at, s.id LIMIT $5`, userRow(user), last.userRow, last.CreatedAt, nullable(last.ID), pageSize)
+		if err != nil {
+			return nil, peopleError(err)
+		}
+		found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s PersonSession, err error) {
+			err = row.Scan(&s.userRow, &s.ID, &s.UserID, &s.Email, &s.Provider, &s.UserAgent, &s.Role, &s.CreatedAt, &s.LastSeenAt, &s.IdleExpires,
+				&s.Expires, &s.Disabled)
+			for _, at := range []*time.Time{&s.CreatedAt, &s.LastSeenAt, &s.IdleExpires, &s.Expires} {
+				*at = at.UTC()
+			}
+			return s, err
+		})
+		return found, peopleError(err)
+	})
 }
 
 // Which sessions are to end: the one with the id, those of the user, or all when both are absent.
@@ -45,23 +59,30 @@ type Which struct {
 // revokeBatch is how many sessions end in one statement, so that a login never waits long for a row.
 const revokeBatch = 1000
 
-// Revoke ends sessions for good, a batch at a time; progress hears how many have ended. A dry run only counts.
+// Count is how many sessions Revoke would end.
+func (p *People) Count(ctx context.Context, which Which) (n int, err error) {
+	err = p.conn.QueryRow(ctx, `
+SELECT count(*) FROM bridge.sessions s
+WHERE ($1::text IS NULL OR s.id = $1::text::uuid) AND ($2::bigint IS NULL OR s.user_id = $2::bigint)`,
+		nullable(which.Session), userRow(which.User)).Scan(&n)
+	return n, peopleError(err)
+}
+
+// Revoke ends sessions for good, a batch at a time, until there is none left; progress hears how many have ended. Those that begin meanwhile
+// end, too. A dry run only counts.
 func (p *People) Revoke(ctx context.Context, which Which, c Change, progress func(ended int)) (ended int, err error) {
+	if c.DryRun {
+		return p.Count(ctx, which)
+	}
 	args := pgx.NamedArgs{
 		"session": nullable(which.Session), "user": userRow(which.User), "reason": p.reason("session revoke", c.Reason), "limit": revokeBatch,
-	}
-	if c.DryRun {
-		err := p.conn.QueryRow(ctx, `
-SELECT count(*) FROM bridge.sessions s
-WHERE (@session::uuid IS NULL OR s.id = @session::uuid) AND (@user::bigint IS NULL OR s.user_id = @user::bigint)`, args).Scan(&ended)
-		return ended, peopleError(err)
 	}
 	for {
 		tag, err := p.conn.Exec(ctx, `
 WITH ended AS (
 	DELETE FROM bridge.sessions WHERE id IN (
 		SELECT s.id FROM bridge.sessions s
-		WHERE (@session::uuid IS NULL OR s.id = @session::uuid) AND (@user::bigint IS NULL OR s.user_id = @user::bigint)
+		WHERE (@session::text IS NULL OR s.id = @session::text::uuid) AND (@user::bigint IS NULL OR s.user_id = @user::bigint)
 		ORDER BY s.id LIMIT @limit FOR UPDATE)
 	RETURNING id, user_id, identity_id, provider
 )

@@ -83,6 +83,29 @@ func (r *Rules) Roles() []Role {
 	return roles
 }
 
+// A RowRule is a rule that takes its role from the users row.
+type RowRule struct {
+	Provider, Name string
+	Allow          []string // roles that the row may give; any other one in it is a refusal
+}
+
+// RowRules returns the rules that take their role from the users row, provider by provider, in the order of the file.
+func (r *Rules) RowRules() (found []RowRule) {
+	for _, name := range r.names {
+		for _, rule := range r.providers[name].rules {
+			if rule.row == nil {
+				continue
+			}
+			row := RowRule{Provider: name, Name: rule.name}
+			for _, role := range rule.row.allow {
+				row.Allow = append(row.Allow, role.Name)
+			}
+			found = append(found, row)
+		}
+	}
+	return found
+}
+
 // RoleFinding is an error at the line that lists the role, for what only the database can tell about it (E401 to E403).
 func (r *Rules) RoleFinding(name, code, message, fix string) strictyaml.Finding {
 	finding := strictyaml.Finding{File: r.file, Severity: strictyaml.Error}
