@@ -106,9 +106,9 @@ func TestAttack_AD02_RevokeAll(t *testing.T) {
 		}
 		ended <- n
 	}()
-	for waits := false; !waits && len(ended) == 0; {
-		waits = row[bool](t, db, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')")
-	}
+	bridgetest.Await(t, "a lock that Revoke waits for", func() bool {
+		return len(ended) > 0 || row[bool](t, db, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')")
+	})
 	if len(ended) > 0 {
 		t.Error("it did not wait for sessions that somebody else may yet let live")
 	}

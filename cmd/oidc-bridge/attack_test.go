@@ -221,6 +221,20 @@ func TestAttack_AD01_Terminal(t *testing.T) {
 		{"user", "disable", "--config", "config.yaml", terminal + "@example.com"},
 		{"user", "disable", "--config", "config.yaml", "two@example.com"},
 		{"user", "disable", "--config", "config.yaml", "--issuer", terminal, "--subject", terminal},
+		{"user", "list", "--config", "config.yaml"},
+		{"user", "list", "--config", "config.yaml", "--format", "json"},
+		{"user", "show", "--config", "config.yaml", "1"},
+		{"user", "show", "--config", "config.yaml", "1", "--format", "json"},
+		{"user", "export", "--config", "config.yaml", "1"},
+		{"user", "set-role", "--config", "config.yaml", "1", "--role", terminal},
+		{"user", "set-role", "--config", "config.yaml", "2", "--role", s.db.Role("customer")},
+		{"user", "delete", "--config", "config.yaml", "1", "--dry-run"},
+		{"user", "delete", "--config", "config.yaml", terminal, "--yes"},
+		{"session", "list", "--config", "config.yaml"},
+		{"session", "list", "--config", "config.yaml", "--format", "json"},
+		{"session", "list", "--config", "config.yaml", "--user", terminal},
+		{"session", "revoke", "--config", "config.yaml", terminal},
+		{"session", "revoke", "--config", "config.yaml", "--user", "1", "--reason", terminal},
 		{"rules", "who", s.db.Role("customer"), "--config", "config.yaml"},
 		{"rules", "who", s.db.Role("customer"), "--config", "config.yaml", "--format", "json"},
 		{"rules", "who", terminal, "--config", "config.yaml"},
@@ -262,6 +276,8 @@ func (s *stage) people() {
 		`INSERT INTO bridge.users (email, name) VALUES ($1::text || 'two@example.com', $1), ('two@example.com', $1), ('two@example.com', $1)`,
 		`INSERT INTO bridge.identities (issuer, subject, user_id, provider, claims, last_login_at)
 			SELECT $1, $1::text || id, id, CASE id WHEN 1 THEN 'op' ELSE $1 END, jsonb_build_object('sub', $1::text, 'email', $1::text || '@example.com', 'email_domain', 'example.com', $1::text, $1::text), now() FROM bridge.users`,
+		`INSERT INTO bridge.sessions (id, token_hash, user_id, identity_id, provider, claims, role, created_at, last_seen_at, idle_expires_at, expires_at)
+			SELECT gen_random_uuid(), sha256(i.id::text::bytea), i.user_id, i.id, $1, '{}', $1, now(), now(), now() + interval '1 hour', now() + interval '1 day' FROM bridge.identities i`,
 		`INSERT INTO bridge.events (kind, ref, provider, issuer, subject, rule, reason, claims) VALUES ('refused', 'ABCD-EFGH', $1, $1, $1, $1, $1, jsonb_build_object($1::text, $1::text))`,
 	} {
 		if _, err := conn.Exec(s.t.Context(), sql, terminal); err != nil {
@@ -312,7 +328,7 @@ func TestAttack_AD01_Secrets(t *testing.T) {
 		good := s.env[name]
 		for _, bad := range []string{value, "postgres://bridge:canary-password@127.0.0.1:1/app", "host=127.0.0.1 port=1 password=canary-password", "\x00canary-password", `"canary-password`} {
 			s.env[name] = bad
-			for _, args := range [][]string{{"check", "--config", "config.yaml"}, {"serve", "--config", "config.yaml"}, {"migrate", "--config", "config.yaml"}, {"user", "disable", "--config", "config.yaml", "1"}, {"rules", "who", "x", "--config", "config.yaml"}} {
+			for _, args := range [][]string{{"check", "--config", "config.yaml"}, {"serve", "--config", "config.yaml"}, {"migrate", "--config", "config.yaml"}, {"user", "disable", "--config", "config.yaml", "1"}, {"user", "list", "--config", "config.yaml"}, {"session", "revoke", "--config", "config.yaml", "--all", "--yes"}, {"rules", "who", "x", "--config", "config.yaml"}} {
 				inputs++
 				s.run(name+" broken", "", args...)
 			}

@@ -43,7 +43,8 @@ type commandLine struct {
 	Check   checkCommand   `cmd:"" help:"Look at everything that must be right: files, secrets, database, roles, providers."`
 	Health  healthCommand  `cmd:"" help:"Ask the running service whether it is ready: a container's health check."`
 	Rules   rulesCommand   `cmd:"" help:"Check, test, explain and compare rules files."`
-	User    userCommand    `cmd:"" help:"Disable and enable people."`
+	User    userCommand    `cmd:"" help:"List, show, disable, enable, promote, delete and export people."`
+	Session sessionCommand `cmd:"" help:"List and revoke sessions."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 

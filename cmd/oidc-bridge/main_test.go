@@ -41,7 +41,7 @@ func TestScripts(t *testing.T) {
 			env.Defer(func() { op.Close() })
 			public, private := freeAddress(tb), freeAddress(tb)
 			for name, value := range map[string]string{
-				"DB_URL": db.URL, "DB_OWNER_URL": db.OwnerURL, "EMPTY_URL": empty.URL, "EMPTY_OWNER_URL": empty.OwnerURL,
+				"DB_URL": db.URL, "DB_NAME": db.Name, "DB_OWNER_URL": db.OwnerURL, "EMPTY_URL": empty.URL, "EMPTY_OWNER_URL": empty.OwnerURL,
 				"AUTHENTICATOR": db.Role("authenticator"), "CUSTOMER": db.Role("customer"), "ADMIN": db.Role("admin"),
 				"ISSUER": op.Issuer(), "LISTEN": public, "PRIVATE": private,
 				"DATABASE_URL": db.URL, "JWT_SECRET": "0f8b3c1d5e7a92640f8b3c1d5e7a9264-tests",
@@ -67,7 +67,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"replace": replace, "await": await, "sql": sql, "sqlfile": sqlFile, "expand": expand, "token": token,
+			"replace": replace, "await": await, "sql": sql, "sqlfile": sqlFile, "expand": expand, "token": token, "tables": tables,
 		},
 	})
 }

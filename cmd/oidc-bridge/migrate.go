@@ -3,13 +3,10 @@ package main
 import (
 	"fmt"
 
-	"github.com/oidc-bridge/oidc-bridge/bridge"
 	"github.com/oidc-bridge/oidc-bridge/migrations"
 )
 
-type migrateCommand struct {
-	Config string `short:"c" default:"config.yaml" placeholder:"FILE" help:"The configuration; only its section database is read. Default: ${default}."`
-}
+type migrateCommand struct{ databaseFlag }
 
 func (migrateCommand) Help() string {
 	return `Connects with database.owner_url (the first time its role needs CREATE on the database) and grants the role of database.url what
@@ -21,8 +18,8 @@ Example:
 }
 
 func (c migrateCommand) Run(env environment) error {
-	database, findings := bridge.LoadDatabase(c.Config, env.lookup)
-	if err := printFindings(env.stderr, "text", findings); err != nil {
+	database, err := c.database(env)
+	if err != nil {
 		return err
 	}
 	runtimeRole, err := database.RuntimeRole()

@@ -7,10 +7,11 @@ import (
 	"time"
 )
 
-// A progress shows a person at a terminal how far a run over many identities is, once that takes longer than a second.
+// A progress shows a person at a terminal how far a run over many rows is, once that takes longer than a second.
 type progress struct {
 	w       io.Writer // nil: nobody looks
 	total   int
+	what    string // identities, sessions
 	done    int
 	started time.Time
 	shown   time.Time
@@ -18,17 +19,25 @@ type progress struct {
 	now     func() time.Time
 }
 
-func newProgress(w io.Writer, total int, now func() time.Time) *progress {
-	p := &progress{total: total, started: now(), now: now}
+func newProgress(w io.Writer, total int, what string, now func() time.Time) *progress {
+	p := &progress{total: total, what: what, started: now(), now: now}
 	if w = rawStream(w); isTerminal(w) {
 		p.w = w
 	}
 	return p
 }
 
-// step counts one identity. The clock is looked at for some of them only.
+// step counts one. The clock is looked at for some of them only.
 func (p *progress) step() {
-	if p.done++; p.w == nil || p.done%256 != 0 {
+	if p.done++; p.done%256 == 0 {
+		p.reached(p.done)
+	}
+}
+
+// reached says how many there are by now.
+func (p *progress) reached(done int) {
+	p.done = done
+	if p.w == nil {
 		return
 	}
 	now := p.now()
@@ -36,7 +45,7 @@ func (p *progress) step() {
 		return
 	}
 	p.shown, p.visible = now, true
-	fmt.Fprintf(p.w, "\r%d of %d identities, %d %%", p.done, p.total, 100*p.done/max(p.total, p.done))
+	fmt.Fprintf(p.w, "\r%d of %d %s, %d %%", p.done, max(p.total, p.done), p.what, 100*p.done/max(p.total, p.done))
 }
 
 // clear takes the line away, before something else is written and at the end.

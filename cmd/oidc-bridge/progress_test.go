@@ -11,7 +11,7 @@ import (
 func TestProgress(t *testing.T) {
 	now := time.Now()
 	var out bytes.Buffer
-	p := newProgress(os.Stderr, 1000, func() time.Time { return now })
+	p := newProgress(os.Stderr, 1000, "identities", func() time.Time { return now })
 	p.w = &out
 	for range 300 {
 		p.step()
@@ -48,7 +48,7 @@ func TestProgressIsForTerminals(t *testing.T) {
 		}
 	}
 	now := time.Now()
-	p := newProgress(file, 1, func() time.Time { now = now.Add(time.Hour); return now })
+	p := newProgress(file, 1, "identities", func() time.Time { now = now.Add(time.Hour); return now })
 	for range 1000 {
 		p.step()
 	}

@@ -69,8 +69,8 @@ func (f configFlag) providers(env environment) (config *bridge.Config, missing s
 
 // records opens what the database knows of people.
 func (f configFlag) records(env environment) (*bridge.Records, error) {
-	database, findings := bridge.LoadDatabase(f.file(), env.lookup)
-	if err := printFindings(env.stderr, "text", findings); err != nil {
+	database, err := databaseFlag{f.file()}.database(env)
+	if err != nil {
 		return nil, err
 	}
 	return bridge.OpenRecords(env.ctx, database)

@@ -125,7 +125,7 @@ func eachIdentity(env environment, config configFlag, out *list, do func(bridge.
 	if err != nil {
 		return err
 	}
-	shown := newProgress(env.stderr, total, time.Now)
+	shown := newProgress(env.stderr, total, "identities", time.Now)
 	defer shown.clear()
 	out.before = shown.clear
 	for k, err := range records.Identities(env.ctx) {
