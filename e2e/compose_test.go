@@ -395,6 +395,7 @@ func (c composition) startPostgREST(t *testing.T) {
 		Addr: "127.0.0.1:" + variable(t, service, "PGRST_SERVER_PORT"), DatabaseURL: variable(t, service, "PGRST_DB_URI"), Version: number,
 		Schema: variable(t, service, "PGRST_DB_SCHEMAS"), AnonRole: variable(t, service, "PGRST_DB_ANON_ROLE"),
 		JWTSecret: variable(t, service, "PGRST_JWT_SECRET"), JWTAud: variable(t, service, "PGRST_JWT_AUD"),
+		PreRequest: variable(t, service, "PGRST_DB_PRE_REQUEST"),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -78,7 +78,8 @@ function show(view, announcement) {
 function showOrders(me, orders, claims) {
   const others = orders.some(order => String(order.user_id) !== me.user_id)
   element('count').textContent = orders.length === 1 ? '1 order' : `${orders.length || 'No'} orders`
-  element('whose').textContent = others ? 'Everybody’s, because your role may see them all.' : 'Yours alone: the database shows you no others.'
+  element('whose').textContent = others ? 'Everybody’s, because your role may see them all.' :
+    orders.length ? 'Yours alone: the database shows you no others.' : 'There is none that your role may see.'
   element('who').textContent = claims.email ?? `User ${me.user_id}`
   element('role').textContent = me.role
   element('total').textContent = money.format(orders.reduce((sum, order) => sum + order.price, 0))
@@ -156,7 +157,7 @@ const story = {
     else if (body) answer = JSON.stringify(body, (key, value) => key === 'token' ? shorten(value) : value, 2)
     this.requests.push(make('li', {},
       make('p', {}, question, ' ', make('span', { className: status < 400 ? 'answer good' : 'answer' }, String(status))),
-      make('pre', { tabIndex: 0 }, lines.join('\n'), answer && '\n\n', make('samp', {}, answer))))
+      make('pre', {}, lines.join('\n'), answer && '\n\n', make('samp', {}, answer))))
   },
   tell(token) {
     element('requests').replaceChildren(...this.requests)
