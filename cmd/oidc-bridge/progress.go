@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 )
+
+const barWidth = 30 // characters; the line stays below 80
 
 // A progress shows a person at a terminal how far a run over many rows is, once that takes longer than a second.
 type progress struct {
@@ -45,7 +48,9 @@ func (p *progress) reached(done int) {
 		return
 	}
 	p.shown, p.visible = now, true
-	fmt.Fprintf(p.w, "\r%d of %d %s, %d %%", p.done, max(p.total, p.done), p.what, 100*p.done/max(p.total, p.done))
+	total := max(p.total, p.done, 1)
+	full := barWidth * p.done / total
+	fmt.Fprintf(p.w, "\r[%s%s] %d %%, %d of %d %s", strings.Repeat("#", full), strings.Repeat(".", barWidth-full), 100*p.done/total, p.done, total, p.what)
 }
 
 // clear takes the line away, before something else is written and at the end.

@@ -25,7 +25,7 @@ func TestProgress(t *testing.T) {
 	}
 	p.clear()
 	p.clear()
-	if got, want := out.String(), "\r512 of 1000 identities, 51 %\r\x1b[K"; got != want {
+	if got, want := out.String(), "\r[###############...............] 51 %, 512 of 1000 identities\r\x1b[K"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
