@@ -28,12 +28,13 @@ type PersonSession struct {
 // last thing that is yielded.
 func (p *People) Sessions(ctx context.Context, user *Person) iter.Seq2[PersonSession, error] {
 	return pages(func(last PersonSession) ([]PersonSession, error) {
+		// That u.id begins where s.user_id does follows from the join, but the planner does not see it and would read all users for each page.
 		rows, err := p.conn.Query(ctx, `
 SELECT u.id, s.id::text, coalesce(u.app_user_id, u.id::text), u.email, s.provider, s.user_agent, s.role, s.created_at, s.last_seen_at, s.idle_expires_at,
 	s.expires_at, u.disabled_at IS NOT NULL
 FROM bridge.sessions s JOIN bridge.users u ON u.id = s.user_id
 WHERE s.expires_at > now() AND s.idle_expires_at > now() AND ($1::bigint IS NULL OR s.user_id = $1::bigint)
-	AND (s.user_id, s.created_at, s.id) > ($2::bigint, $3::timestamptz, $4::text::uuid)
+	AND (s.user_id, s.created_at, s.id) > ($2::bigint, $3::timestamptz, $4::text::uuid) AND u.id >= $2::bigint
 ORDER BY s.user_id, s.created_at, s.id LIMIT $5`, userRow(user), last.userRow, last.CreatedAt, nullable(last.ID), pageSize)
 		if err != nil {
 			return nil, peopleError(err)
