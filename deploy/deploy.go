@@ -1,4 +1,6 @@
 // Package deploy holds what an operator runs beside the bridge, for programs that run it too: the tests and cmd/demo.
+//
+// compose.yaml runs all of it in containers; bridge, keycloak, nginx, postgres, sql and web are the folders that it mounts.
 package deploy
 
 import "embed"
