@@ -18,10 +18,11 @@
 //	login.go         /login and /callback                      keyset.go        its public keys
 //	token.go         /api_token and /me                        outbound.go      its HTTP client
 //	logout.go        /logout                                   strictjson.go    JSON without its ambiguities
+//	sessions.go      /sessions                                 device.go        a User-Agent in plain words
 //	pages.go         what people see                           store*.go        users, identities, sessions, events: their SQL
 //	error.go         causes, and what may be told of them      signer.go        access tokens
 //	middleware.go    what every request passes                 rules.go         the rules in force, and their reload
-//	limit.go         how many logins an address may start      check.go         what must be right before the first request
+//	limit.go         how many logins an address may start      check*.go        what must be right before the first request
 //	returnto.go      where a login may come back to            recent.go        a map of bounded size
 //	identities.go    what operators ask about people           pasted.go        tokens that operators bring
 //	people*.go       what operators do to people and sessions
@@ -133,6 +134,8 @@ func routes(c *Config, providers []*Provider, rules *ActiveRules, store *Store, 
 
 	r.Get(at+"/.well-known/jwks.json", errs.api(handleKeys()))
 
+	r.Get(at+"/sessions", errs.page(handleSessions(sessions, store, pages)))
+	r.Post(at+"/sessions", errs.page(handleEndSession(c, sessions, store, pages)))
 	r.Get(at+"/logout", errs.page(handleConfirmLogout(c, pages)))
 	r.Post(at+"/logout", errs.page(handleLogout(c, store, cookies, pages)))
 	return r

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -35,6 +36,16 @@ type pageData struct {
 	ReturnTo string
 	Action   string
 	Choices  []choice
+	Sessions []shownSession
+	More     int // sessions that are not among them
+	Logout   string
+}
+
+// A shownSession is a line of the page of one's sessions.
+type shownSession struct {
+	OwnSession
+	Current             bool
+	Device, Since, Used string
 }
 
 type choice struct{ Name, Initial, URL string }
@@ -53,7 +64,7 @@ func NewPages(c *Config) (*Pages, error) {
 		policy: fmt.Sprintf("default-src 'none'; style-src 'sha256-%s'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
 			base64.StdEncoding.EncodeToString(sum[:])),
 	}
-	for _, name := range []string{"chooser", "error", "logout", "loggedout"} {
+	for _, name := range []string{"chooser", "error", "logout", "loggedout", "sessions"} {
 		t, err := template.New(name+".html").ParseFS(pageFiles, "pages/page.html", "pages/"+name+".html")
 		if err != nil {
 			return nil, err
@@ -110,4 +121,42 @@ func (p *Pages) confirmLogout(w http.ResponseWriter, returnTo string) error {
 
 func (p *Pages) loggedOut(w http.ResponseWriter, returnTo string) error {
 	return p.write(w, http.StatusOK, "loggedout", pageData{Title: "You are logged out", ReturnTo: returnTo, Login: p.path("/login")})
+}
+
+func (p *Pages) sessions(w http.ResponseWriter, own []OwnSession, more int, current string, providers []*Provider, now time.Time) error {
+	data := pageData{Title: "Your sessions", Action: p.path("/sessions"), Logout: p.path("/logout"), More: more}
+	for _, session := range own {
+		if session.ID == current {
+			session.LastSeen = now // which is not written yet
+		}
+		if provider, err := findProvider(providers, session.Provider); err == nil {
+			session.Provider = provider.Name
+		}
+		data.Sessions = append(data.Sessions, shownSession{
+			OwnSession: session, Current: session.ID == current,
+			Device: device(session.UserAgent), Since: ago(now.Sub(session.Begun)), Used: ago(now.Sub(session.LastSeen)),
+		})
+	}
+	w.Header().Set("Referrer-Policy", "same-origin") // as on the page of logout
+	return p.write(w, http.StatusOK, "sessions", data)
+}
+
+// ago is a time in words. The page has no script, so it cannot know what the person's clock shows.
+func ago(d time.Duration) string {
+	words := func(n int, unit string) string {
+		if n == 1 {
+			return "1 " + unit + " ago"
+		}
+		return fmt.Sprintf("%d %ss ago", n, unit)
+	}
+	switch {
+	case d < 2*time.Minute: // the last use is noted once a minute
+		return "just now"
+	case d < time.Hour:
+		return words(int(d/time.Minute), "minute")
+	case d < 24*time.Hour:
+		return words(int(d/time.Hour), "hour")
+	default:
+		return words(int(d/(24*time.Hour)), "day")
+	}
 }

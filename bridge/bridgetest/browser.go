@@ -20,6 +20,8 @@ import (
 type Browser struct {
 	// Transport carries the requests. Change it before the first one, for root CAs or to dial a real host name locally.
 	Transport *http.Transport
+	// UserAgent is what it says it is.
+	UserAgent string
 	// Now is the clock that cookies expire by. Default time.Now.
 	Now func() time.Time
 	// DropSecureOnLoopback refuses Secure cookies over http on loopback addresses, as Safari does. Chromium and Firefox keep them.
@@ -45,6 +47,7 @@ func NewBrowser() *Browser {
 	return &Browser{
 		// No connections are kept, so that nothing is left to clean up.
 		Transport: &http.Transport{DisableKeepAlives: true},
+		UserAgent: userAgent,
 		Now:       time.Now,
 		jar:       jar{cookies: map[cookieID]storedCookie{}},
 	}
@@ -201,7 +204,7 @@ func (b *Browser) do(ctx context.Context, r request) (*Page, error) {
 		return nil, err
 	}
 	req.Header = r.header
-	req.Header.Set("User-Agent", userAgent)
+	req.Header.Set("User-Agent", b.UserAgent)
 	if r.credentials {
 		if cookies := b.jar.header(r.url, r.site, b.Now(), b.secure(r.url)); cookies != "" {
 			req.Header.Set("Cookie", cookies)
