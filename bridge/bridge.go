@@ -29,6 +29,8 @@
 //	vault.go         the provider's tokens in the database     gateway.go       /auth, and who asks for the API
 //	memory.go        sessions that this replica has read       listen.go        how it hears that they have changed
 //	housekeeping.go  what a replica does by itself
+//	proxy.go         the way to PostgREST                      apipath.go       what of a request goes there
+//	pace.go          clients that take their time
 //
 // Claims become a role in package mapping, and nowhere else; only a mapping.Decision can carry a role into the Signer.
 package bridge
@@ -40,6 +42,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -67,6 +70,7 @@ type Bridge struct {
 	store    *Store
 	rules    *ActiveRules
 	metrics  *Metrics
+	api      *upstream // nil: there is no proxy
 	draining atomic.Bool
 	log      *slog.Logger
 }
@@ -100,14 +104,17 @@ func New(ctx context.Context, c *Config, rules *mapping.Rules, o Options) (*Brid
 	}
 	active := NewActiveRules(c, rules, o.Log, metrics)
 	b := &Bridge{config: c, store: store, rules: active, metrics: metrics, log: o.Log}
-	b.public = routes(c, providers, active, store, signer, cookies, pages, metrics, o)
+	if c.Proxy != nil {
+		b.api = newUpstream(c, o.Log)
+	}
+	b.public = routes(c, providers, active, store, signer, cookies, pages, b.api, metrics, o)
 	b.private = privateRoutes(b, metrics)
 	return b, nil
 }
 
 // routes is what browsers and their pages can reach, and what each of it can touch.
 func routes(c *Config, providers []*Provider, rules *ActiveRules, store *Store, signer *Signer, cookies *Cookies, pages *Pages,
-	metrics *Metrics, o Options,
+	api *upstream, metrics *Metrics, o Options,
 ) http.Handler {
 	errs := errorWriter{o.Log, metrics, pages}
 	sessions := sessionReader{c, providers, rules, store, cookies, o.Log, metrics, o.Now}
@@ -131,6 +138,12 @@ func routes(c *Config, providers []*Provider, rules *ActiveRules, store *Store, 
 
 	gate := gateway{c, sessions, signer, metrics, o.Now}
 	r.Get(at+"/auth", errs.either(handleAuth(gate)))
+	if api != nil {
+		for _, method := range append(slices.Clone(gatewayMethods), http.MethodOptions) {
+			r.Method(method, api.path, errs.either(handleProxy(gate, api)))
+			r.Method(method, api.path+"/*", errs.either(handleProxy(gate, api)))
+		}
+	}
 
 	r.Get(at+"/.well-known/jwks.json", errs.api(handleKeys()))
 
@@ -166,8 +179,13 @@ func (b *Bridge) Public() http.Handler { return b.public }
 // Private is the handler of the private listener.
 func (b *Bridge) Private() http.Handler { return b.private }
 
-// Close lets go of the database.
-func (b *Bridge) Close() { b.store.Close() }
+// Close lets go of the database and of PostgREST.
+func (b *Bridge) Close() {
+	b.store.Close()
+	if b.api != nil {
+		b.api.transport.CloseIdleConnections()
+	}
+}
 
 // Serve answers on both listeners until the context ends, then lets requests under way finish. /readyz says so first, so that load
 // balancers send no more. It looks after the rules meanwhile: a changed file is put in force by itself, and looked at again at each signal of

@@ -27,6 +27,7 @@ type Config struct {
 	Rules          string        // path of the rules file, relative ones resolved from config.yaml's folder
 	Hook           string        // users.hook: schema-qualified name of a SQL function, or ""
 	Anonymous      string        // the role of people without session at /auth and the proxy; "": they are refused
+	Proxy          *ProxyConfig  // nil: there is none
 	Providers      []ProviderConfig
 
 	file        string             // where it came from, for findings
@@ -74,6 +75,15 @@ type ProviderConfig struct {
 	AllowPrivate    bool // its host names may resolve to private addresses
 
 	line, column int // of the issuer, for findings
+}
+
+// ProxyConfig is the section `proxy`.
+type ProxyConfig struct {
+	Upstream *url.URL      // of PostgREST
+	Path     string        // below public_url, such as /api
+	Timeout  time.Duration // for the beginning of an answer
+
+	at strictyaml.Finding // at the line of upstream, to be filled in
 }
 
 // LoadConfig parses and checks the configuration text, which came from the named file. lookup finds environment variables, as

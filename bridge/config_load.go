@@ -31,6 +31,7 @@ var (
 		"session":  {"idle", "absolute", "recheck", "max_per_user"},
 		"events":   {"keep"},
 		"users":    {"hook"},
+		"proxy":    {"upstream", "path", "timeout"},
 		"provider": {
 			"name", "preset", "issuer", "client_id", "client_secret", "auth_method", "scopes", "alg", "userinfo", "authorize_params",
 			"ca_file", "allow_private",
@@ -161,9 +162,7 @@ func (l *configLoader) config(root *yaml.Node) *Config {
 		}
 	}
 	l.anonymous(sections["anonymous"], c)
-	if n := sections["proxy"]; n != nil {
-		l.Errorf(n, "E104", "leave `proxy` out: let the page ask /api_token and call PostgREST itself", "this version has no reverse proxy")
-	}
+	l.proxy(sections["proxy"], c)
 	l.providers(sections["providers"], c)
 	return c
 }
@@ -259,7 +258,7 @@ func (l *configLoader) publicURL(n *yaml.Node, insecureDev bool) *url.URL {
 		l.Errorf(n, "E104", "scheme, host, port and path prefix only", "public_url has a user, query or fragment")
 	case !isOriginHost(u):
 		l.Errorf(n, "E104", "write it as browsers do: in lower case, and without the usual port", "the host of public_url")
-	case !publicPath.MatchString(u.EscapedPath()) || strings.Contains(u.Path+"/", "/../") || strings.Contains(u.Path+"/", "/./"):
+	case !isPlainSegments(u.EscapedPath()):
 		l.Errorf(n, "E104", "plain segments such as /auth", "the path of public_url")
 	default:
 		return u

@@ -242,6 +242,24 @@ func (c *Cookies) carriesSession(r *http.Request) bool {
 	return slices.ContainsFunc(r.Header["Cookie"], func(line string) bool { return strings.Contains(line, c.session) })
 }
 
+// others are the request's cookies but ours, as the browser wrote them.
+func (c *Cookies) others(r *http.Request) string {
+	var kept []string
+	for _, line := range r.Header["Cookie"] {
+		for cookie := range strings.SplitSeq(line, ";") {
+			if cookie = strings.TrimSpace(cookie); cookie != "" && !c.isOurs(cookie) {
+				kept = append(kept, cookie)
+			}
+		}
+	}
+	return strings.Join(kept, "; ")
+}
+
+// isOurs reports whether somebody might read a cookie of ours in this text, "name=value" of Cookie or Set-Cookie.
+func (c *Cookies) isOurs(cookie string) bool {
+	return strings.Contains(cookie, c.session) || strings.Contains(cookie, c.login) || strings.Contains(cookie, c.loop)
+}
+
 // ClearSession takes the session token out of the browser.
 func (c *Cookies) ClearSession(w http.ResponseWriter) {
 	c.clear(w, c.session)

@@ -38,6 +38,11 @@ var (
 	ErrMethodNotAllowed = errors.New("method not allowed")               //
 	ErrAmbiguous        = errors.New("request says two things")          //
 	ErrTryAgain         = errors.New("refused before, and not any more") // between two questions of a proxy
+	ErrPath             = errors.New("path is not canonical")            //
+	ErrNotImplemented   = errors.New("not implemented")                  //
+	ErrTooSlow          = errors.New("request came too slowly")          //
+	ErrUpstreamDown     = errors.New("PostgREST cannot be reached")      // or its answer be read
+	ErrUpstreamSlow     = errors.New("PostgREST did not answer in time") //
 	errInternal         = errors.New("internal error")                   // what is none of these
 )
 
@@ -78,6 +83,11 @@ var publicErrors = []publicError{
 	{ErrMethodNotAllowed, 405, "method_not_allowed", "This does not work here", "The address takes another kind of request.", false},
 	{ErrAmbiguous, 400, "ambiguous_request", "This request cannot be understood", "It says two different things where there must be one. Please tell the people who run this service.", false},
 	{ErrTryAgain, 503, "unavailable", "Please try again", "The service was not available for a moment.", true},
+	{ErrPath, 400, "invalid_path", "There is no such address", "The path is not spelled in its one way.", false},
+	{ErrNotImplemented, 501, "not_implemented", "This does not work here", "The address speaks plain HTTP only.", false},
+	{ErrTooSlow, 408, "too_slow", "This took too long", "The request came in too slowly. Please try again.", false},
+	{ErrUpstreamDown, 502, "upstream_unavailable", "The service is not available", "Please try again in a minute.", false},
+	{ErrUpstreamSlow, 504, "upstream_timeout", "The service did not answer in time", "Please try again in a minute.", false},
 	{errInternal, 500, "internal", "Something is wrong with this service", "Please send the code below to the people who run it.", false},
 }
 
@@ -193,15 +203,19 @@ func oneLine(text string) string {
 	return strings.ToValidUTF8(text, "�")
 }
 
-// writeJSONError writes {"error", "message", "code", "reason"}: code is the reference code, reason the stable word for programs. A request
-// without session gets exactly the contract's {"error"}.
+// writeJSONError writes {"error", "message", "code", "reason"}: code is the reference code, reason the stable word for programs; where a server
+// failed, request_id is what its log and the others' have in common. A request without session gets exactly the contract's {"error"}.
 func writeJSONError(w http.ResponseWriter, public publicError, ref string) {
 	answer := struct {
 		Error   string `json:"error"`
 		Message string `json:"message,omitempty"`
 		Code    string `json:"code,omitempty"`
 		Reason  string `json:"reason,omitempty"`
-	}{public.title, public.text, ref, public.reason}
+		Request string `json:"request_id,omitempty"`
+	}{public.title, public.text, ref, public.reason, ""}
+	if public.status >= 500 {
+		answer.Request = w.Header().Get(requestIDHeader)
+	}
 	if public.cause == ErrNoSession {
 		answer.Error, answer.Message, answer.Reason = public.text, "", ""
 	}

@@ -43,17 +43,11 @@ var securityHeaders = map[string]string{
 func edge(c *Config, log *slog.Logger, m *Metrics, errs errorWriter) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			for name, value := range securityHeaders {
-				w.Header().Set(name, value)
-			}
-			if c.PublicURL.Scheme == "https" {
-				w.Header().Set("Strict-Transport-Security", "max-age=31536000")
-			}
 			id := r.Header.Get(requestIDHeader)
 			if !requestID.MatchString(id) {
 				id = newRef()
 			}
-			w.Header().Set(requestIDHeader, id)
+			setHeaders(w.Header(), c, id)
 
 			started := time.Now()
 			answer := &statusWriter{ResponseWriter: w}
@@ -81,14 +75,27 @@ func edge(c *Config, log *slog.Logger, m *Metrics, errs errorWriter) func(http.H
 					panic(http.ErrAbortHandler) // cuts the connection: half an answer must not look whole
 				}
 			}()
-			if len(r.URL.String()) > maxURL {
-				answer.WriteHeader(http.StatusRequestURITooLong)
-				return
+			if !c.isProxied(r) { // PostgREST takes what is large
+				if len(r.URL.String()) > maxURL {
+					answer.WriteHeader(http.StatusRequestURITooLong)
+					return
+				}
+				r.Body = http.MaxBytesReader(answer, r.Body, maxBody)
 			}
-			r.Body = http.MaxBytesReader(answer, r.Body, maxBody)
 			next.ServeHTTP(answer, r)
 		})
 	}
+}
+
+// setHeaders sets what every answer has.
+func setHeaders(h http.Header, c *Config, id string) {
+	for name, value := range securityHeaders {
+		h.Set(name, value)
+	}
+	if c.PublicURL.Scheme == "https" {
+		h.Set("Strict-Transport-Security", "max-age=31536000")
+	}
+	h.Set(requestIDHeader, id)
 }
 
 // statusWriter remembers the status for the log and the metrics.
@@ -98,7 +105,7 @@ type statusWriter struct {
 }
 
 func (w *statusWriter) WriteHeader(status int) {
-	if w.status == 0 {
+	if w.status == 0 && status >= http.StatusOK {
 		w.status = status
 	}
 	w.ResponseWriter.WriteHeader(status)
@@ -193,7 +200,7 @@ func (e errorWriter) either(h handler) http.HandlerFunc {
 func allowed(routes chi.Routes, next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var methods []string
-		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodOptions} {
+		for _, method := range append(slices.Clone(gatewayMethods), http.MethodOptions) {
 			if routes.Match(chi.NewRouteContext(), method, r.URL.Path) {
 				methods = append(methods, method)
 			}

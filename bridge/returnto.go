@@ -50,6 +50,9 @@ func isPlainPath(path string) bool {
 	return true
 }
 
+// endpoints are the first segments of addresses that a login cannot come back to.
+var endpoints = []string{"login", "callback", "logout", "api_token", "me", "auth", "token", "backchannel-logout"}
+
 // isOwnEndpoint keeps a login from returning to a page that would start or end one.
 func isOwnEndpoint(c *Config, path string) bool {
 	own, below := strings.CutPrefix(strings.ToLower(path), strings.ToLower(c.PublicURL.Path)+"/")
@@ -57,5 +60,5 @@ func isOwnEndpoint(c *Config, path string) bool {
 		return false
 	}
 	first, _, _ := strings.Cut(own, "/")
-	return slices.Contains([]string{"login", "callback", "logout", "api_token", "me", "auth", "token", "backchannel-logout"}, first)
+	return slices.Contains(endpoints, first)
 }

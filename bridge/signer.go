@@ -174,11 +174,7 @@ func (s *Signer) sign(session Session, decision mapping.Decision) (AccessToken, 
 	if err != nil {
 		return AccessToken{}, err
 	}
-	signed, err := s.jose.Sign(payload)
-	if err != nil {
-		return AccessToken{}, err
-	}
-	jwt, err := signed.CompactSerialize()
+	jwt, err := s.compact(payload)
 	if err != nil {
 		return AccessToken{}, err
 	}
@@ -186,4 +182,17 @@ func (s *Signer) sign(session Session, decision mapping.Decision) (AccessToken, 
 		return AccessToken{}, fmt.Errorf("%w: %d bytes, at most %d: shorten the rules' `token` section", ErrTokenTooLarge, len(jwt), maxTokenBytes)
 	}
 	return AccessToken{JWT: jwt, Expires: expires}, nil
+}
+
+// ended is a token that ended an hour ago and says nothing: to whoever verifies it, its signature is all.
+func (s *Signer) ended() (string, error) {
+	return s.compact(fmt.Appendf(nil, `{"exp":%d}`, s.now().Add(-time.Hour).Unix()))
+}
+
+func (s *Signer) compact(payload []byte) (string, error) {
+	signed, err := s.jose.Sign(payload)
+	if err != nil {
+		return "", err
+	}
+	return signed.CompactSerialize()
 }

@@ -81,16 +81,10 @@ type Grant struct {
 
 // grant is decide for addresses that scripts fetch: it refuses other sites first, and says who may read the answer.
 func (s sessionReader) grant(w http.ResponseWriter, r *http.Request) (Grant, error) {
-	// The browser's cache holds the answer for the person with this cookie, and for nobody else (product.md, measured in Chromium).
-	w.Header().Set("Vary", "Cookie, Origin")
+	allowOrigin(w, r, s.config.AllowedOrigins)
 	own := origin(s.config.PublicURL)
 	if !isScriptRead(r, own, s.config.AllowedOrigins) {
 		return Grant{}, ErrCrossSite
-	}
-	if from := r.Header.Get("Origin"); slices.Contains(s.config.AllowedOrigins, from) {
-		w.Header().Set("Access-Control-Allow-Origin", from)
-		w.Header().Set("Access-Control-Allow-Credentials", "true")
-		w.Header().Set("Cross-Origin-Resource-Policy", "cross-origin")
 	}
 	return s.decide(r)
 }

@@ -16,7 +16,7 @@ type checkCommand struct {
 }
 
 func (checkCommand) Help() string {
-	return `Finds everything at once, and changes nothing. A provider that does not answer is a warning: the service starts without it.
+	return `Finds everything at once, and changes nothing. A provider or a PostgREST that does not answer is a warning: the service starts without it.
 
 Examples:
 
@@ -36,6 +36,7 @@ func (c checkCommand) Run(env environment) error {
 			findings = append(findings, bridge.CheckClaims(ctx, config, rules)...)
 		}
 		findings = append(findings, bridge.CheckProviders(ctx, config, time.Now)...)
+		findings = append(findings, bridge.CheckProxy(ctx, config, time.Now)...)
 	} else {
 		findings = append(findings, strictyaml.Finding{
 			File: c.Config, Severity: strictyaml.Warning, Message: "the database, the roles and the providers were not looked at",
