@@ -32,6 +32,7 @@ type Client struct {
 	Name                   string   // shown on the page; default the ID
 	RedirectURIs           []string // compared as strings
 	PostLogoutRedirectURIs []string
+	BackchannelLogoutURI   string // "": it is not told of logouts
 }
 
 // OPOptions configures [StartOP].
@@ -45,8 +46,8 @@ type OPOptions struct {
 	Now        func() time.Time // default time.Now
 }
 
-// OP is an OpenID Provider for tests and the demo: authorization code flow with PKCE (required), discovery, UserInfo, RP-initiated logout.
-// It follows the specifications until [OP.Set] tells it not to.
+// OP is an OpenID Provider for tests and the demo: authorization code flow with PKCE (required), discovery, UserInfo, RP-initiated
+// and back-channel logout. It follows the specifications until [OP.Set] tells it not to.
 type OP struct {
 	options OPOptions
 	issuer  string
@@ -60,6 +61,8 @@ type OP struct {
 	clients      []Client
 	codes        map[string]grant // by authorization code
 	accessTokens map[string]grant
+	sessions     []grant // that got tokens and have not ended
+	logouts      []SentLogout
 	requests     map[string][]RecordedRequest // by endpoint
 	secrets      []string
 }

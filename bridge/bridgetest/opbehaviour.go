@@ -40,6 +40,13 @@ type Behaviour struct {
 	// UserInfo changes the claims of a UserInfo response.
 	UserInfo func(claims map[string]any)
 
+	// PostLogoutResponse changes the parameters of the redirect after an RP-initiated logout.
+	PostLogoutResponse func(parameters url.Values)
+	// LogoutTokenHeader, LogoutTokenClaims and RawLogoutToken are the same for logout tokens as the three for ID tokens.
+	LogoutTokenHeader func(header map[string]any)
+	LogoutTokenClaims func(claims map[string]any)
+	RawLogoutToken    func(good string, sign func(header, claims map[string]any) string) string
+
 	// Handle answers the requests of whole endpoints (the names of OP.Calls). A function that returns false has written nothing and leaves
 	// the request to the provider.
 	Handle map[string]func(w http.ResponseWriter, r *http.Request) bool

@@ -11,9 +11,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/go-jose/go-jose/v4"
-	"github.com/go-jose/go-jose/v4/jwt"
 )
 
 const (
@@ -64,6 +61,8 @@ func (op *OP) discovery(w http.ResponseWriter, r *http.Request) {
 		"token_endpoint_auth_methods_supported":          []string{"client_secret_basic", "client_secret_post"},
 		"code_challenge_methods_supported":               []string{"S256"},
 		"authorization_response_iss_parameter_supported": !b.NoIssParameter,
+		"backchannel_logout_supported":                   true,
+		"backchannel_logout_session_supported":           true,
 	}
 	if b.Discovery != nil {
 		b.Discovery(metadata)
@@ -228,6 +227,9 @@ func (op *OP) tokens(b Behaviour, g grant, now time.Time) (map[string]any, error
 		return nil, err
 	}
 	op.passed(accessToken, idToken)
+	op.mu.Lock()
+	op.sessions = append(op.sessions, g)
+	op.mu.Unlock()
 	response := map[string]any{
 		"access_token": accessToken, "token_type": "Bearer", "expires_in": int(tokenLife.Seconds()), "scope": g.scope, "id_token": idToken,
 	}
@@ -305,43 +307,6 @@ func (op *OP) userInfo(w http.ResponseWriter, r *http.Request) {
 		change(claims)
 	}
 	writeJSON(w, http.StatusOK, claims)
-}
-
-// endSession is RP-initiated logout. There are no sessions here, so all it does is to check the request and to send the browser back.
-func (op *OP) endSession(w http.ResponseWriter, r *http.Request) {
-	target := r.Form.Get("post_logout_redirect_uri")
-	if target == "" {
-		op.writePage(w, http.StatusOK, signedOutPage, "")
-		return
-	}
-	client, ok := op.hintedClient(r.Form)
-	if !ok || !slices.Contains(client.PostLogoutRedirectURIs, target) {
-		op.writePage(w, http.StatusBadRequest, errorPage, "This post_logout_redirect_uri is not one of the client's.")
-		return
-	}
-	parameters := url.Values{}
-	if r.Form.Has("state") {
-		parameters.Set("state", r.Form.Get("state"))
-	}
-	redirect(w, r, target, parameters)
-}
-
-// hintedClient finds the client in id_token_hint, an ID token of ours that may have expired, or else in client_id.
-func (op *OP) hintedClient(form url.Values) (Client, bool) {
-	hint := form.Get("id_token_hint")
-	if hint == "" {
-		return op.client(form.Get("client_id"))
-	}
-	token, err := jwt.ParseSigned(hint, []jose.SignatureAlgorithm{jose.RS256, jose.RS512, jose.PS256, jose.ES256, jose.EdDSA})
-	if err != nil {
-		return Client{}, false
-	}
-	var set jose.JSONWebKeySet
-	var claims jwt.Claims
-	if json.Unmarshal(op.KeySet(), &set) != nil || token.Claims(set, &claims) != nil || len(claims.Audience) != 1 {
-		return Client{}, false
-	}
-	return op.client(claims.Audience[0])
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
