@@ -30,7 +30,7 @@ var mayImport = map[string][]string{
 
 // onlyIn names the one place of each library in the service: to replace it, that is the file to change. The test kit and the demo are free.
 var onlyIn = map[string][]string{
-	"github.com/go-chi/chi/v5":                       {"bridge/bridge.go", "bridge/login.go", "bridge/middleware.go"},
+	"github.com/go-chi/chi/v5":                       {"bridge/bridge.go", "bridge/login.go", "bridge/backchannel.go", "bridge/middleware.go"},
 	"github.com/coreos/go-oidc/v3/oidc":              {"bridge/verify.go"},
 	"golang.org/x/time/rate":                         {"bridge/limit.go"},
 	"golang.org/x/oauth2":                            {"bridge/provider.go", "bridge/exchange.go"},

@@ -110,7 +110,7 @@ func TestAttack_RD03_Authority(t *testing.T) {
 func TestAttack_RD04_OwnEndpoints(t *testing.T) {
 	t.Parallel()
 	hostile := []string{"/auth/log%6fut", "/auth/%6cogin", "/auth/api%5ftoken", "/%61uth/login", "/AUTH/login", "/Auth/Logout", "/auth/backchannel-logout/corp", "/auth%2flogin", "/auth/login%2fcorp"}
-	for _, own := range []string{"login", "callback", "logout", "api_token", "me", "auth", "token", "backchannel-logout"} {
+	for _, own := range []string{"login", "callback", "logout", "logged-out", "api_token", "me", "auth", "token", "backchannel-logout"} {
 		for _, spelled := range []string{"/auth/%s", "/auth/%s/", "/auth/%s/corp", "/auth/%s?x=1", "/auth/%s#x", "/auth/%s/a/b?code=x&state=y"} {
 			hostile = append(hostile, fmt.Sprintf(spelled, own), fmt.Sprintf(spelled, strings.ToUpper(own)))
 		}

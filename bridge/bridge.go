@@ -10,6 +10,11 @@
 //
 //	handleToken     session cookie -> Store.Session -> Rules.Decide -> Signer.Token -> JSON
 //
+// A logout is two: one that begins here goes on to the provider, one that begins there comes to us.
+//
+//	handleLogout              Store.EndSession -> Provider.EndSessionURL -> a page that goes there -> handleLoggedOut
+//	handleBackchannelLogout   Provider.LogoutToken (every check of verify.go) -> Store.EndProviderSessions
+//
 // The files, one noun each:
 //
 //	config*.go       config.yaml, checked in one go            provider.go      an OpenID provider, seen from its relying party
@@ -17,8 +22,9 @@
 //	cookie.go        what the browser carries                  verify.go        the checks of its tokens that go-oidc leaves out
 //	login.go         /login and /callback                      keyset.go        its public keys
 //	token.go         /api_token and /me                        outbound.go      its HTTP client
-//	logout.go        /logout                                   strictjson.go    JSON without its ambiguities
-//	sessions.go      /sessions                                 device.go        a User-Agent in plain words
+//	logout.go        /logout, and the way by the provider      strictjson.go    JSON without its ambiguities
+//	backchannel.go   logouts that providers send               device.go        a User-Agent in plain words
+//	sessions.go      /sessions
 //	pages.go         what people see                           store*.go        users, identities, sessions, events: their SQL
 //	error.go         causes, and what may be told of them      signer.go        access tokens
 //	middleware.go    what every request passes                 rules.go         the rules in force, and their reload
@@ -150,7 +156,9 @@ func routes(c *Config, providers []*Provider, rules *ActiveRules, store *Store, 
 	r.Get(at+"/sessions", errs.page(handleSessions(sessions, store, pages)))
 	r.Post(at+"/sessions", errs.page(handleEndSession(c, sessions, store, pages)))
 	r.Get(at+"/logout", errs.page(handleConfirmLogout(c, pages)))
-	r.Post(at+"/logout", errs.page(handleLogout(c, store, cookies, pages)))
+	r.Post(at+"/logout", errs.page(handleLogout(c, providers, store, cookies, pages, metrics, o.Log)))
+	r.Get(at+"/logged-out", errs.page(handleLoggedOut(cookies, pages)))
+	r.Post(at+"/backchannel-logout/{provider}", errs.backchannel(handleBackchannelLogout(c, providers, store, newLimiter(o.Now), metrics, o.Log)))
 	return r
 }
 

@@ -29,6 +29,7 @@ func TestAttack_HS03_HeadersOnEveryAnswer(t *testing.T) {
 	h := httpsService(t, "")
 	for _, request := range []string{
 		"GET /auth/login", "GET /auth/login/nobody", "GET /auth/callback/corp", "GET /auth/api_token", "GET /auth/me", "GET /auth/logout", "POST /auth/logout",
+		"GET /auth/logged-out", "GET /auth/logged-out?state=x", "POST /auth/backchannel-logout/corp", "POST /auth/backchannel-logout/nobody", "GET /auth/backchannel-logout/corp",
 		"GET /", "GET /auth", "GET /favicon.ico", "TRACE /auth/login", "PUT /auth/api_token", "OPTIONS /auth/api_token", "BREW /auth/login", "HEAD /auth/login",
 		"GET /auth/login?x=" + strings.Repeat("x", 9000), "GET /auth/" + strings.Repeat("x", 3000),
 	} {
@@ -68,6 +69,7 @@ func TestAttack_HS07_MethodsAndRoutes(t *testing.T) {
 	h := httpsService(t, "")
 	for request, want := range map[string]int{
 		"HEAD /auth/login": 405, "POST /auth/login": 405, "TRACE /auth/login": 405, "PATCH /auth/logout": 405, "DELETE /auth/logout": 405,
+		"POST /auth/logged-out": 405, "HEAD /auth/logged-out": 405, "GET /auth/logged-out/": 404,
 		"HEAD /auth/callback/corp": 405, "POST /auth/callback/corp": 405, "PUT /auth/callback/corp": 405, "OPTIONS /auth/callback/corp": 405,
 		"HEAD /auth/api_token": 405, "POST /auth/api_token": 405, "BREW /auth/login": 405,
 		"GET /auth/login/": 404, "GET /auth/api_token/": 404, "GET /auth/api_token/x.css": 404, "GET /auth/api_token%2fx.js": 404,

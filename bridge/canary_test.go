@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -55,6 +56,8 @@ func (s *service) configured() map[string]string {
 	}
 	return found
 }
+
+var hintInPage = regexp.MustCompile(`id_token_hint=[\w.-]+`)
 
 // canaryBytes is how much of a random secret counts as the secret: 96 bits in base64url.
 const canaryBytes = 16
@@ -209,6 +212,10 @@ func (r *recorder) answers() (answers []heardAnswer) {
 			var granted struct{ Token string }
 			if json.Unmarshal(body, &granted) == nil && granted.Token != "" {
 				a.token, a.body = granted.Token, strings.Replace(a.body, granted.Token, "", 1)
+			}
+			if hint := hintInPage.FindString(a.body); hint != "" { // on its way back to the provider
+				a.body = strings.ReplaceAll(a.body, hint, "")
+				a.Header.Set("Refresh", strings.ReplaceAll(a.Header.Get("Refresh"), hint, ""))
 			}
 			answers = append(answers, a)
 		}

@@ -73,6 +73,8 @@ type ProviderConfig struct {
 	AuthorizeParams map[string]string
 	CAFile          string
 	AllowPrivate    bool // its host names may resolve to private addresses
+	// Whether its logout tokens must say that they are: typ logout+jwt (Back-Channel Logout 1.0 section 2.4).
+	RequireLogoutType bool
 
 	line, column int // of the issuer, for findings
 }

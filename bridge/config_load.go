@@ -34,7 +34,7 @@ var (
 		"proxy":    {"upstream", "path", "timeout"},
 		"provider": {
 			"name", "preset", "issuer", "client_id", "client_secret", "auth_method", "scopes", "alg", "userinfo", "authorize_params",
-			"ca_file", "allow_private",
+			"ca_file", "allow_private", "require_logout_typ",
 		},
 	}
 	algorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}

@@ -84,6 +84,9 @@ func (l *configLoader) provider(e strictyaml.Entry, insecureDev bool) ProviderCo
 	if n := keys["allow_private"]; n != nil {
 		p.AllowPrivate, _ = l.Bool(n, "allow_private")
 	}
+	if n := keys["require_logout_typ"]; n != nil {
+		p.RequireLogoutType, _ = l.Bool(n, "require_logout_typ")
+	}
 	if n := keys["ca_file"]; n != nil && n.Value != "" {
 		if text, ok := l.text(n, "ca_file"); ok {
 			p.CAFile = l.path(text)
@@ -155,6 +158,7 @@ func isForManyTenants(text string, u *url.URL) bool {
 var reservedParams = []string{
 	"client_id", "client_secret", "redirect_uri", "response_type", "response_mode", "scope", "state", "nonce", "code_challenge",
 	"code_challenge_method", "request", "request_uri", "registration", "id_token_hint", "code", "error", "iss",
+	"post_logout_redirect_uri",
 }
 
 func (l *configLoader) authorizeParams(n *yaml.Node) map[string]string {

@@ -61,12 +61,16 @@ func NewSessionToken() (t SessionToken) {
 
 // NewLoginState starts a login.
 func NewLoginState(provider, returnTo string, now time.Time) LoginState {
-	random := func() string {
-		var b [32]byte
-		rand.Read(b[:])
-		return base64url.EncodeToString(b[:])
+	return LoginState{
+		State: randomText(), Nonce: randomText(), Verifier: randomText(), ReturnTo: returnTo, Provider: provider, Started: now.Unix(),
 	}
-	return LoginState{State: random(), Nonce: random(), Verifier: random(), ReturnTo: returnTo, Provider: provider, Started: now.Unix()}
+}
+
+// randomText is 256 random bits in base64url.
+func randomText() string {
+	var b [32]byte
+	rand.Read(b[:])
+	return base64url.EncodeToString(b[:])
 }
 
 // Cookies reads and writes what the browser carries: the session token and the logins under way.
@@ -77,6 +81,7 @@ type Cookies struct {
 	keys     []cookieKey // the first seals, all open
 	session  string
 	login    string // prefix of the names of login cookies
+	logout   string
 	loop     string
 	secure   bool
 	lifetime time.Duration
@@ -84,8 +89,8 @@ type Cookies struct {
 }
 
 type cookieKey struct {
-	aead cipher.AEAD
-	mac  []byte
+	login, logout cipher.AEAD
+	mac           []byte
 }
 
 // NewCookies derives the keys. Each purpose has a key of its own, so that no cookie can stand in for another (SC-11).
@@ -97,11 +102,15 @@ func NewCookies(c *Config, now func() time.Time) (*Cookies, error) {
 	}
 	name := hex.EncodeToString(host[:4])
 	cookies := &Cookies{
-		session: prefix + "session-" + name, login: prefix + "ls-" + name + "-", loop: prefix + "loop-" + name,
+		session: prefix + "session-" + name, login: prefix + "ls-" + name + "-", logout: prefix + "lo-" + name, loop: prefix + "loop-" + name,
 		secure: prefix != "", lifetime: c.Session.Absolute, now: now,
 	}
 	for _, secret := range c.CookieKeys {
-		aead, err := newAEAD(secret, "oidc-bridge login state 1")
+		login, err := newAEAD(secret, "oidc-bridge login state 1")
+		if err != nil {
+			return nil, err
+		}
+		logout, err := newAEAD(secret, "oidc-bridge logout state 1")
 		if err != nil {
 			return nil, err
 		}
@@ -109,7 +118,7 @@ func NewCookies(c *Config, now func() time.Time) (*Cookies, error) {
 		if err != nil {
 			return nil, err
 		}
-		cookies.keys = append(cookies.keys, cookieKey{aead: aead, mac: macKey})
+		cookies.keys = append(cookies.keys, cookieKey{login: login, logout: logout, mac: macKey})
 	}
 	return cookies, nil
 }
@@ -181,11 +190,16 @@ func (c *Cookies) loginName(state string) string {
 }
 
 func (c *Cookies) seal(name string, login LoginState) (string, error) {
-	plain, err := json.Marshal(login)
+	return sealJSON(c.keys[0].login, name, login)
+}
+
+// sealJSON makes the value of the cookie with the name.
+func sealJSON(key cipher.AEAD, name string, value any) (string, error) {
+	plain, err := json.Marshal(value)
 	if err != nil {
 		return "", err
 	}
-	return base64url.EncodeToString(c.keys[0].aead.Seal(nil, nil, plain, []byte(name))), nil
+	return base64url.EncodeToString(key.Seal(nil, nil, plain, []byte(name))), nil
 }
 
 // open returns the login state sealed under the cookie's name, unless it is too old.
@@ -195,7 +209,7 @@ func (c *Cookies) open(name, value string) (LoginState, error) {
 		return LoginState{}, fmt.Errorf("%w: not base64url", ErrLoginState)
 	}
 	for _, key := range c.keys {
-		plain, err := key.aead.Open(nil, nil, sealed, []byte(name))
+		plain, err := key.login.Open(nil, nil, sealed, []byte(name))
 		if err != nil {
 			continue
 		}

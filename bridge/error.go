@@ -28,6 +28,7 @@ var (
 	ErrProviderDown     = errors.New("provider cannot be reached")       //
 	ErrProviderAnswer   = errors.New("provider gave an unusable answer") //
 	ErrUnknownProvider  = errors.New("no such provider")                 //
+	ErrLogoutToken      = errors.New("logout request is not good")       // no logout token of this provider, or one seen before
 	ErrDatabase         = errors.New("database")                         //
 	ErrTokenTooLarge    = errors.New("access token is too large")        //
 	ErrCrossSite        = errors.New("request came from another site")   //
@@ -73,6 +74,7 @@ var publicErrors = []publicError{
 	{ErrProviderDown, 503, "provider_unavailable", "The login provider does not answer", "Please try again in a minute. Nothing is wrong with your account.", true},
 	{ErrProviderAnswer, 502, "provider_error", "The provider's answer cannot be trusted", "So you were not logged in. Please send the code below to the people who run this service.", true},
 	{ErrUnknownProvider, 404, "unknown_provider", "There is no such provider", "Please choose one of those that this service knows.", true},
+	{ErrLogoutToken, 400, "logout_token", "This logout is not good", "The request has no logout token of this provider that is good now, or has one that was used before.", false},
 	{ErrDatabase, 503, "unavailable", "The service is not available", "Please try again in a minute.", true},
 	{ErrTokenTooLarge, 500, "token_too_large", "Something is wrong with this service", "Please send the code below to the people who run it.", false},
 	{ErrCrossSite, 403, "cross_site", "This request came from another site", "Open the page of this service and try again there.", true},

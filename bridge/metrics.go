@@ -20,6 +20,7 @@ type Metrics struct {
 	requests    *prometheus.CounterVec
 	duration    *prometheus.HistogramVec
 	logins      *prometheus.CounterVec
+	logouts     *prometheus.CounterVec
 	refusals    *prometheus.CounterVec
 	tokenFaults *prometheus.CounterVec
 	documents   *prometheus.CounterVec
@@ -47,6 +48,9 @@ func NewMetrics(version string) *Metrics {
 		logins: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "oidc_bridge_logins_total", Help: "Finished logins by provider.",
 		}, []string{"provider"}),
+		logouts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "oidc_bridge_logouts_total", Help: "Sessions that a logout ended: here, or by the provider's back-channel logout.",
+		}, []string{"provider", "from"}),
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "oidc_bridge_refusals_total", Help: "Requests that got an error, by its reason.",
 		}, []string{"reason"}),
@@ -87,7 +91,7 @@ func NewMetrics(version string) *Metrics {
 	}, []string{"version"})
 	info.WithLabelValues(version).Set(1)
 	m.rulesOK.Set(1)
-	m.registry.MustRegister(m.requests, m.duration, m.logins, m.refusals, m.tokenFaults, m.documents, m.tokens, info,
+	m.registry.MustRegister(m.requests, m.duration, m.logins, m.logouts, m.refusals, m.tokenFaults, m.documents, m.tokens, info,
 		m.decisions, m.loginClaims, m.rules, m.rulesOK, m.withdrawn, m.listening, m.swept,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -106,6 +110,11 @@ func (m *Metrics) request(route, method string, status int, took time.Duration) 
 	}
 	m.requests.WithLabelValues(route, method, strconv.Itoa(status)).Inc()
 	m.duration.WithLabelValues(route).Observe(took.Seconds())
+}
+
+// loggedOut counts sessions that ended; from is here or provider.
+func (m *Metrics) loggedOut(provider, from string, sessions int) {
+	m.logouts.WithLabelValues(provider, from).Add(float64(sessions))
 }
 
 func (m *Metrics) refused(reason string, err error) {

@@ -35,6 +35,9 @@ type pageData struct {
 	Login    string
 	ReturnTo string
 	Action   string
+	Provider string // where the browser goes on its own
+	Target   string // of that
+	Refresh  bool   // the page itself says so
 	Choices  []choice
 	Sessions []shownSession
 	More     int // sessions that are not among them
@@ -64,7 +67,7 @@ func NewPages(c *Config) (*Pages, error) {
 		policy: fmt.Sprintf("default-src 'none'; style-src 'sha256-%s'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
 			base64.StdEncoding.EncodeToString(sum[:])),
 	}
-	for _, name := range []string{"chooser", "error", "logout", "loggedout", "sessions"} {
+	for _, name := range []string{"chooser", "error", "logout", "leave", "loggedout", "sessions"} {
 		t, err := template.New(name+".html").ParseFS(pageFiles, "pages/page.html", "pages/"+name+".html")
 		if err != nil {
 			return nil, err
@@ -119,8 +122,25 @@ func (p *Pages) confirmLogout(w http.ResponseWriter, returnTo string) error {
 	return p.write(w, http.StatusOK, "logout", pageData{Title: "Log out?", Action: p.path("/logout"), ReturnTo: returnTo})
 }
 
-func (p *Pages) loggedOut(w http.ResponseWriter, returnTo string) error {
-	return p.write(w, http.StatusOK, "loggedout", pageData{Title: "You are logged out", ReturnTo: returnTo, Login: p.path("/login")})
+// maxRefresh is how long an address may be in a header: proxies in front of us have room for 4 KB of them (nginx, proxy_buffer_size).
+const maxRefresh = 2 << 10
+
+// leave sends the browser to the provider's logout. A redirect would be stopped by form-action, which holds for what follows a form, too.
+func (p *Pages) leave(w http.ResponseWriter, provider, target string) error {
+	data := pageData{Title: "You are logged out", Provider: provider, Target: target, Refresh: len(target) > maxRefresh}
+	if !data.Refresh {
+		w.Header().Set("Refresh", "0; url="+target)
+	}
+	return p.write(w, http.StatusOK, "leave", data)
+}
+
+// loggedOut says that it is done. here: the provider was not asked.
+func (p *Pages) loggedOut(w http.ResponseWriter, returnTo string, here bool) error {
+	data := pageData{Title: "You are logged out", Text: "Your session at this service has ended.", ReturnTo: returnTo, Login: p.path("/login")}
+	if here {
+		data.Text += " At the provider you may still be logged in."
+	}
+	return p.write(w, http.StatusOK, "loggedout", data)
 }
 
 func (p *Pages) sessions(w http.ResponseWriter, own []OwnSession, more int, current string, providers []*Provider, now time.Time) error {

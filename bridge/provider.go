@@ -23,6 +23,7 @@ import (
 const (
 	metadataMaxAge = time.Hour        // after which it is fetched anew; the old goes on while that fails
 	metadataPause  = 30 * time.Second // between attempts then
+	maxHint        = 6 << 10          // bytes of an id_token_hint: servers take requests of 8 KB
 )
 
 // A Provider is an OpenID provider, seen from its relying party: one connection of config.yaml. It is safe for concurrent use; its
@@ -30,6 +31,7 @@ const (
 type Provider struct {
 	ProviderConfig
 	redirectURI string
+	loggedOut   string // post_logout_redirect_uri
 	client      *http.Client
 	verifier    verifier
 	insecureDev bool
@@ -78,10 +80,11 @@ func NewProvider(c *Config, p ProviderConfig, log *slog.Logger, m *Metrics, now 
 	return &Provider{
 		ProviderConfig: p,
 		redirectURI:    c.PublicURL.String() + "/callback/" + p.ID,
+		loggedOut:      c.PublicURL.String() + "/logged-out",
 		client:         client,
 		verifier: verifier{
 			issuer: p.Issuer, clientID: p.ClientID, alg: alg, now: now,
-			keys: newKeySet(client, alg, documents, now),
+			keys: newKeySet(client, alg, documents, now), requireLogoutType: p.RequireLogoutType,
 		},
 		insecureDev: c.InsecureDev,
 		log:         documents,
@@ -214,6 +217,51 @@ func (p *Provider) AuthorizationURL(ctx context.Context, login LoginState) (stri
 	return request.AuthCodeURL(login.State, options...), nil
 }
 
+// EndSessionURL is where the browser goes to log out at the provider, or "" when that has no such address (RP-Initiated Logout 1.0 section 2).
+// Without the ID token, which may have been too long to keep, the provider asks the person whether they want to log out.
+func (p *Provider) EndSessionURL(ctx context.Context, idToken Secret, state string) (string, error) {
+	m, err := p.Discover(ctx)
+	if err != nil || m.endSessionEndpoint == "" {
+		return "", err
+	}
+	target, err := url.Parse(m.endSessionEndpoint)
+	if err != nil {
+		return "", err
+	}
+	request := url.Values{"client_id": {p.ClientID}, "post_logout_redirect_uri": {p.loggedOut}, "state": {state}}
+	if !idToken.Empty() {
+		request.Set("id_token_hint", idToken.Reveal())
+	}
+	if target.RawQuery != "" {
+		target.RawQuery += "&"
+	}
+	target.RawQuery += request.Encode()
+	return target.String(), nil
+}
+
+// LogoutToken verifies a logout token that somebody sent us (Back-Channel Logout 1.0 section 2.6). Whether it was used before is for the
+// database to say. ErrLogoutToken: it is none of this provider's, or not good; ErrProviderDown: nobody can tell now.
+func (p *Provider) LogoutToken(ctx context.Context, raw string) (ProviderLogout, error) {
+	m, err := p.Discover(ctx)
+	if err != nil {
+		return ProviderLogout{}, err
+	}
+	claims, err := p.verifier.logoutToken(ctx, m.jwksURI, raw)
+	if errors.Is(err, ErrProviderDown) || ctx.Err() != nil {
+		return ProviderLogout{}, fmt.Errorf("%w: %w", ErrProviderDown, err)
+	} else if err != nil {
+		return ProviderLogout{}, fmt.Errorf("%w: %w", ErrLogoutToken, err)
+	}
+	logout := ProviderLogout{Issuer: p.Issuer, Provider: p.ID}
+	logout.JTI, _ = claims["jti"].(string)
+	logout.Subject, _ = claims["sub"].(string)
+	logout.SID, _ = claims["sid"].(string)
+	if logout.IssuedAt, err = timeClaim(claims, "iat", faultIssued); err == nil {
+		logout.Expires, err = timeClaim(claims, "exp", faultExpiry)
+	}
+	return logout, err
+}
+
 // Exchange redeems the code and verifies everything that comes back, in this order: token response, ID token, access token where the rules
 // read it, UserInfo where they miss a claim. On any doubt there is no identity.
 func (p *Provider) Exchange(ctx context.Context, rules *mapping.Rules, login LoginState, code string) (Identity, error) {
@@ -237,7 +285,7 @@ func (p *Provider) Exchange(ctx context.Context, rules *mapping.Rules, login Log
 		return Identity{}, answerError("ID token", err)
 	}
 	identity.IssuedAt, identity.RefreshToken = iat, NewSecret(tokens.refreshToken)
-	if m.endSessionEndpoint != "" {
+	if m.endSessionEndpoint != "" && len(tokens.idToken) <= maxHint {
 		identity.IDToken = NewSecret(tokens.idToken)
 	}
 	// An opaque access token has no claims that we could read. The mapping counts those that would be in it as broken, not as absent.

@@ -51,7 +51,7 @@ func isPlainPath(path string) bool {
 }
 
 // endpoints are the first segments of addresses that a login cannot come back to.
-var endpoints = []string{"login", "callback", "logout", "api_token", "me", "auth", "token", "backchannel-logout"}
+var endpoints = []string{"login", "callback", "logout", "logged-out", "api_token", "me", "auth", "token", "backchannel-logout"}
 
 // isOwnEndpoint keeps a login from returning to a page that would start or end one.
 func isOwnEndpoint(c *Config, path string) bool {

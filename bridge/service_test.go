@@ -144,7 +144,7 @@ func newService(t *testing.T, set ...setting) *service {
 	s.Private = "http://" + private.Addr().String()
 	s.OP = bridgetest.NewOP(t, bridgetest.OPOptions{
 		Personas: personas,
-		Clients:  []bridgetest.Client{{ID: "bridge", Secret: clientSecret, RedirectURIs: []string{s.URL + "/callback/op"}}},
+		Clients:  []bridgetest.Client{{ID: "bridge", Secret: clientSecret, RedirectURIs: []string{s.URL + "/callback/op"}, PostLogoutRedirectURIs: []string{s.URL + "/logged-out"}, BackchannelLogoutURI: s.URL + "/backchannel-logout/op"}},
 	})
 	write(t, filepath.Join(s.Dir, "rules.yaml"), s.DB.SQL(o.rules))
 	write(t, filepath.Join(s.Dir, "config.yaml"), fmt.Sprintf(`

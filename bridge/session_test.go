@@ -36,7 +36,7 @@ func TestLogout(t *testing.T) {
 	if page.Status != 200 || page.Header.Get("Clear-Site-Data") != `"cache"` || page.Header.Get("Cache-Control") != "no-store" {
 		t.Errorf("%d %v", page.Status, page.Header)
 	}
-	if links := page.Links(); len(links) == 0 || links[0].URL.Path != "/bye" {
+	if links := forward(t, b, page).Links(); len(links) == 0 || links[0].URL.Path != "/bye" {
 		t.Errorf("links: %v", links)
 	}
 	for name, who := range map[string]*bridgetest.Browser{"the browser": b, "a copy of its cookies": stolen} {

@@ -206,27 +206,6 @@ FROM changed WHERE (@role::text, @rule::text) IS DISTINCT FROM (@old_role::text,
 	return storeError(err)
 }
 
-// EndSession ends the session of the token, if there is one.
-func (s *Store) EndSession(ctx context.Context, token SessionToken) error {
-	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
-	defer cancel()
-	var ended string
-	err := s.pool.QueryRow(ctx, `
-WITH ended AS (
-	DELETE FROM bridge.sessions WHERE token_hash = $1 RETURNING id, user_id, identity_id, provider
-), event AS (
-	INSERT INTO bridge.events (at, kind, provider, issuer, subject, user_id, session_id)
-	SELECT $2::timestamptz, 'logout', ended.provider, i.issuer, i.subject, ended.user_id, ended.id
-	FROM ended JOIN bridge.identities i ON i.id = ended.identity_id
-)
-SELECT id::text FROM ended`, token.Hash(), s.now()).Scan(&ended)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil
-	}
-	s.memory.change(sessionMessage(ended), s.now())
-	return storeError(err)
-}
-
 func storeError(err error) error {
 	if err == nil {
 		return nil

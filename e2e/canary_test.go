@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"html"
 	"io"
 	"maps"
 	"net/http"
@@ -88,12 +89,20 @@ func (e *ear) hear(answer *http.Response) error {
 		e.add("an access token", string(token[1]))
 		body = tokenMember.ReplaceAll(body, nil)
 	}
+	if _, target, found := strings.Cut(answer.Header.Get("Refresh"), "url="); found { // to the provider's logout
+		if to, err := url.Parse(target); err == nil {
+			e.add("an ID token", to.Query().Get("id_token_hint"))
+			e.add("a state", to.Query().Get("state"))
+		}
+		body = bytes.ReplaceAll(body, []byte(html.EscapeString(target)), nil)
+	}
 	if answer.StatusCode/100 == 3 {
 		body = nil // it repeats its Location
 	}
 	rest := answer.Header.Clone()
 	rest.Del("Set-Cookie")
 	rest.Del("Location")
+	rest.Del("Refresh")
 	e.answers = append(e.answers, fmt.Sprintf("%v\n%s", rest, body))
 	return nil
 }

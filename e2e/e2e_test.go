@@ -83,31 +83,6 @@ func TestOrders(t *testing.T) {
 	}
 }
 
-// A logout ends the session here and nothing else.
-func TestLogout(t *testing.T) {
-	s := openShop(t)
-	v := s.visit(t)
-	v.login("basic", "ada")
-	ada := v.token()
-
-	elsewhere := v.on(t) // a copy of the cookie
-	elsewhere.Browser = v.Clone()
-
-	v.open(s.public + "/logout?return_to=/")
-	v.submit("Log out", nil)
-	if v.page.Status != http.StatusOK {
-		t.Errorf("logout: status %d: %s", v.page.Status, v.page.Text())
-	}
-	v.wantNoSession()
-	elsewhere.wantNoSession()
-
-	// She is still logged in at the provider; the logout there is her choice.
-	v.login("basic", "ada")
-	if again := v.token(); again.UserID != ada.UserID || again.SID == ada.SID {
-		t.Errorf("login after a logout: user_id %s and sid %s, want user_id %s and another sid than %s", again.UserID, again.SID, ada.UserID, ada.SID)
-	}
-}
-
 func TestRefused(t *testing.T) {
 	s := openShop(t)
 	for _, test := range []struct{ name, why string }{

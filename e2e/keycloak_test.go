@@ -149,6 +149,7 @@ func (k *keycloak) pages() loginPages {
 			w.click("#kc-logout")
 			w.see("You are logged out")
 		},
+		agree: func(*window) {}, // the ID token says whose logout it is
 	}
 }
 
@@ -338,6 +339,8 @@ func TestKeycloak(t *testing.T) {
 	})
 
 	t.Run("conformance", k.conformance)
+
+	t.Run("logout", k.logouts)
 
 	t.Run("down and restarted", func(t *testing.T) {
 		before, during := s.openWindow(t), s.openWindow(t)

@@ -86,7 +86,8 @@ func TestPages(t *testing.T) {
 	w.see("Log out?")
 	w.look("logout")
 	w.click("button")
-	w.see("You are logged out")
+	oidcProviderPages(issuer).agree(w)
+	w.wantLoggedOut()
 	w.look("logged-out")
 }
 

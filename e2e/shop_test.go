@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -37,6 +38,9 @@ type shop struct {
 	env    []string     // of the bridge
 	tokens atomic.Int32 // requests for /api_token that reached the site
 	ear    *ear
+
+	mu      sync.Mutex
+	logouts []sentLogout // that providers sent
 }
 
 // newShop returns a shop without bridge and provider: a site without pages, and a database without schema bridge.
@@ -152,6 +156,7 @@ func (s *shop) serve(t *testing.T) *program {
 		s.tokens.Add(1)
 		site.ServeHTTP(w, r)
 	})
+	s.site.HandleFunc("/auth/backchannel-logout/", s.hearLogouts(site))
 	return bridge
 }
 
@@ -270,7 +275,7 @@ func (s *shop) startAPI(t *testing.T, version int) string {
 	t.Helper()
 	api, err := bridgetest.StartAPI(t.Context(), bridgetest.APIOptions{
 		DatabaseURL: s.db.AuthenticatorURL, Version: version, Schema: "api", AnonRole: s.db.Role("anonymous"),
-		JWTSecret: jwtSecret, JWTAud: "postgrest",
+		JWTSecret: jwtSecret, JWTAud: "postgrest", PreRequest: "bridge.pre_request",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -286,6 +291,7 @@ func (s *shop) startPostgREST(t *testing.T, postgrest string) string {
 	cmd := exec.Command(postgrest)
 	cmd.Env = append(os.Environ(), "PGRST_DB_URI="+s.db.AuthenticatorURL, "PGRST_DB_SCHEMAS=api",
 		"PGRST_DB_ANON_ROLE="+s.db.Role("anonymous"), "PGRST_JWT_SECRET="+jwtSecret, "PGRST_JWT_AUD=postgrest",
+		"PGRST_DB_PRE_REQUEST=bridge.pre_request",
 		"PGRST_SERVER_HOST="+host, "PGRST_SERVER_PORT="+port)
 	start(t, cmd)
 	// Until it has read the schema it answers 503.

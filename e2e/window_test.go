@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 )
@@ -122,6 +123,34 @@ func (w *window) wantOrders(want ...string) {
 	slices.Sort(got)
 	if !slices.Equal(got, want) {
 		w.t.Errorf("the page shows the orders %q, want %q", got, want)
+	}
+}
+
+// back goes back in the window's history, to the last time that it was at the address.
+func (w *window) back(address string) {
+	w.t.Helper()
+	w.do(chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+		history, err := chromedp.Call(ctx, page.GetNavigationHistory, cdp.Empty{})
+		if err != nil {
+			return err
+		}
+		for i := history.CurrentIndex - 1; i >= 0; i-- {
+			if entry := history.Entries[i]; entry.URL == address {
+				_, err := chromedp.Call(ctx, page.NavigateToHistoryEntry, page.NavigateToHistoryEntryParams{EntryID: entry.ID})
+				return err
+			}
+		}
+		return fmt.Errorf("it was never at %s", address)
+	}))
+}
+
+// wantLoggedOut waits for the page to which the provider sends people after its logout.
+func (w *window) wantLoggedOut() {
+	w.t.Helper()
+	w.see("Continue")
+	w.see("You are logged out")
+	if at := evaluate[string](w, "location.origin + location.pathname"); at != w.shop.public+"/logged-out" {
+		w.t.Errorf("the logout ended at %s", at)
 	}
 }
 

@@ -172,7 +172,7 @@ func (d *demo) refused(ctx context.Context, browser *bridgetest.Browser, page *b
 	return outcome{refusal: strings.TrimSpace(text), code: strings.TrimSpace(code)}, nil
 }
 
-// logOut presses the page's button. Somebody who copied the cookies before must have nothing from them afterwards.
+// logOut presses the page's button, and goes by the provider. Somebody who copied the cookies before must have nothing from them afterwards.
 func (d *demo) logOut(ctx context.Context, browser *bridgetest.Browser) (different []string, err error) {
 	page, err := browser.Open(ctx, d.url+"/")
 	if err != nil {
@@ -186,7 +186,13 @@ func (d *demo) logOut(ctx context.Context, browser *bridgetest.Browser) (differe
 	if page, err = browser.Submit(ctx, page, "Log out", nil); err != nil {
 		return nil, err
 	}
-	if page.Status != http.StatusOK || !strings.Contains(page.Title(), "You are logged out") {
+	if page.Refresh() == nil {
+		return append(different, "logout: no way to the provider"), nil
+	}
+	if page, err = browser.Follow(ctx, page, page.Refresh().String()); err != nil {
+		return nil, err
+	}
+	if page.Status != http.StatusOK || page.URL.Path != "/auth/logged-out" || !strings.Contains(page.Title(), "You are logged out") {
 		different = append(different, fmt.Sprintf("logout: got %d %s, want the page that says so", page.Status, page.Title()))
 	}
 	for who, b := range map[string]*bridgetest.Browser{"after the logout": browser, "after the logout, with copied cookies": thief} {

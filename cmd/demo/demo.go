@@ -135,7 +135,8 @@ func (d *demo) startBridge(ctx context.Context, jwtSecret string, log *slog.Logg
 		Name: "Demo accounts", Personas: personas,
 		Clients: []bridgetest.Client{{
 			ID: clientID, Secret: clientSecret,
-			RedirectURIs: []string{d.url + "/auth/callback/demo"}, PostLogoutRedirectURIs: []string{d.url + "/"},
+			RedirectURIs: []string{d.url + "/auth/callback/demo"}, PostLogoutRedirectURIs: []string{d.url + "/auth/logged-out"},
+			BackchannelLogoutURI: d.url + "/auth/backchannel-logout/demo",
 		}},
 	}); err != nil {
 		return nil, err

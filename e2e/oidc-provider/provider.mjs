@@ -33,7 +33,7 @@ const client = (connection, authMethod) => ({
   token_endpoint_auth_method: authMethod,
   grant_types: ['authorization_code', 'refresh_token'],
   redirect_uris: [`${flags.bridge}/callback/${connection}`],
-  post_logout_redirect_uris: [`${flags.bridge}/logout`],
+  post_logout_redirect_uris: [`${flags.bridge}/logged-out`],
   backchannel_logout_uri: `${flags.bridge}/backchannel-logout/${connection}`,
   backchannel_logout_session_required: true,
 });

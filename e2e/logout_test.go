@@ -1,0 +1,232 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+)
+
+// A sentLogout is a request of a provider at a back-channel logout address, and the bridge's answer.
+type sentLogout struct {
+	connection  string
+	contentType string
+	token       string
+	status      int
+	cache       string // Cache-Control
+}
+
+// hearLogouts stands in front of the bridge's back-channel logout addresses.
+func (s *shop) hearLogouts(bridge http.Handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		answer := httptest.NewRecorder()
+		bridge.ServeHTTP(answer, r)
+		form, _ := url.ParseQuery(string(body))
+		s.mu.Lock()
+		s.logouts = append(s.logouts, sentLogout{
+			r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:], r.Header.Get("Content-Type"), form.Get("logout_token"), answer.Code, answer.Header().Get("Cache-Control"),
+		})
+		s.mu.Unlock()
+		maps.Copy(w.Header(), answer.Header())
+		w.WriteHeader(answer.Code)
+		_, _ = w.Write(answer.Body.Bytes())
+	}
+}
+
+// wantLogouts takes what providers have sent since it was asked last: tokens for these connections, each of them good.
+func (s *shop) wantLogouts(t *testing.T, connections ...string) {
+	t.Helper()
+	s.mu.Lock()
+	sent := s.logouts
+	s.logouts = nil
+	s.mu.Unlock()
+	var got []string
+	for _, l := range sent {
+		got = append(got, l.connection)
+		if l.status != http.StatusOK || l.cache != "no-store" {
+			t.Errorf("logout of %s: status %d, Cache-Control %q", l.connection, l.status, l.cache)
+		}
+		t.Logf("%s sent %s %s", l.connection, l.contentType, strings.Join(parts(t, l.token), " "))
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, connections) {
+		t.Errorf("logout tokens for %q, want %q", got, connections)
+	}
+}
+
+// parts are header and payload of a JWT.
+func parts(t *testing.T, token string) (texts []string) {
+	t.Helper()
+	for part := range strings.SplitSeq(token, ".") {
+		text, err := base64.RawURLEncoding.DecodeString(part)
+		if err != nil {
+			t.Fatalf("%v in %s", err, token)
+		}
+		texts = append(texts, string(text))
+	}
+	return texts[:len(texts)-1]
+}
+
+// ask fetches the API as the page does, with this token.
+func (w *window) ask(token string) (status int) {
+	w.t.Helper()
+	return evaluate[int](w, fmt.Sprintf(`fetch("/orders", { headers: { Authorization: "Bearer %s" } }).then(answer => answer.status)`, token))
+}
+
+// wantEnded holds that the session of the window is over, and with it the token that it had.
+func (w *window) wantEnded(token string) {
+	w.t.Helper()
+	w.open(w.shop.origin + "/")
+	// A plain fetch may be answered by the browser's cache, where the token may be; PostgREST refuses it all the same.
+	if got := evaluate[int](w, `fetch("/auth/api_token", { cache: "reload" }).then(answer => answer.status)`); got != http.StatusUnauthorized {
+		w.t.Errorf("api_token: status %d, want 401", got)
+	}
+	if got := w.ask(token); got != http.StatusUnauthorized {
+		w.t.Errorf("the API takes the token that is out: status %d", got)
+	}
+	w.wantNoToken()
+}
+
+func (w *window) wantLive(token string) {
+	w.t.Helper()
+	if got := w.ask(token); got != http.StatusOK {
+		w.t.Errorf("orders: status %d, want 200", got)
+	}
+}
+
+// pressLogOut presses the button of the orders page.
+func (w *window) pressLogOut() {
+	w.t.Helper()
+	w.open(w.shop.origin + "/")
+	w.do(chromedp.WaitVisible(ordersView))
+	w.click("form[action='/auth/logout'] button")
+}
+
+// TestLogout is RP-initiated and back-channel logout with oidc-provider, in Chromium.
+func TestLogout(t *testing.T) {
+	s := newShop(t)
+	issuer := s.startProvider(t, "0")
+	s.setUp(t, issuer)
+	s.serve(t)
+	pages := oidcProviderPages(issuer)
+	login := func(w *window, connection, name string) string {
+		w.t.Helper()
+		w.open(s.public + "/login/" + connection + "?return_to=/")
+		pages.logIn(w, name)
+		w.do(chromedp.WaitVisible(ordersView))
+		token := w.token().Token
+		w.wantLive(token)
+		return token
+	}
+
+	t.Run("here", func(t *testing.T) {
+		w, elsewhere := s.openWindow(t), s.openWindow(t)
+		token, other := login(w, "basic", "carl"), login(elsewhere, "basic", "carl")
+		w.pressLogOut()
+		w.see("Sign out")
+		w.shot("provider")
+		w.wantGone(t, "carl", 1)
+		pages.agree(w)
+		w.wantLoggedOut()
+		s.wantLogouts(t, "basic") // for the session that has ended here already
+		w.wantEnded(token)
+		elsewhere.wantLive(other)
+		login(w, "basic", "carl") // it asks for the password
+	})
+
+	t.Run("there", func(t *testing.T) {
+		w, elsewhere := s.openWindow(t), s.openWindow(t)
+		token, other := login(w, "basic", "cora"), login(elsewhere, "basic", "cora")
+		pages.logOut(w)
+		s.wantLogouts(t, "basic")
+		w.wantEnded(token)
+		elsewhere.wantLive(other)
+		elsewhere.wantToken("cora@example.com", "customer")
+		login(w, "basic", "cora")
+	})
+}
+
+// wantGone counts the sessions of a person.
+func (w *window) wantGone(t *testing.T, name string, left int) {
+	t.Helper()
+	if got := w.shop.count(t, fmt.Sprintf("bridge.sessions s JOIN bridge.users u ON u.id = s.user_id WHERE u.email = '%s@example.com'", name)); got != left {
+		t.Errorf("%s has %d sessions, want %d", name, got, left)
+	}
+}
+
+// logouts are the same with Keycloak.
+func (k *keycloak) logouts(t *testing.T) {
+	s := k.shop
+	login := func(w *window, connection, name string) string {
+		w.t.Helper()
+		w.open(s.public + "/login/" + connection + "?return_to=/")
+		k.pages().logIn(w, name)
+		w.do(chromedp.WaitVisible(ordersView))
+		token := w.token().Token
+		w.wantLive(token)
+		return token
+	}
+	s.mu.Lock()
+	s.logouts = nil // of the tests before
+	s.mu.Unlock()
+	var people []struct{ ID string }
+	k.admin(t, http.MethodGet, "/shop/users?username=ben", nil, &people)
+	sessions := func() int {
+		t.Helper()
+		var sessions []any
+		k.admin(t, http.MethodGet, "/shop/users/"+people[0].ID+"/sessions", nil, &sessions)
+		return len(sessions)
+	}
+	k.admin(t, http.MethodPost, "/shop/users/"+people[0].ID+"/logout", map[string]any{}, nil) // the sessions of the tests before
+	s.mu.Lock()
+	s.logouts = nil
+	s.mu.Unlock()
+
+	t.Run("here", func(t *testing.T) {
+		w, elsewhere := s.openWindow(t), s.openWindow(t)
+		token, other := login(w, "roles", "ben"), login(elsewhere, "roles", "ben")
+		if got := sessions(); got != 2 {
+			t.Fatalf("%d sessions at Keycloak", got)
+		}
+		w.pressLogOut()
+		w.wantLoggedOut()
+		w.shot("logged-out")
+		if got := sessions(); got != 1 {
+			t.Errorf("%d sessions at Keycloak, want the other window's", got)
+		}
+		s.wantLogouts(t, "roles")
+		w.wantEnded(token)
+		elsewhere.wantLive(other)
+		login(w, "roles", "ben") // it asks for the password
+	})
+
+	t.Run("there", func(t *testing.T) {
+		w, elsewhere := s.openWindow(t), s.openWindow(t)
+		token, other := login(w, "roles", "ben"), login(elsewhere, "roles", "ben")
+		k.pages().logOut(w)
+		s.wantLogouts(t, "roles")
+		w.wantEnded(token)
+		elsewhere.wantLive(other)
+		elsewhere.wantToken("ben@example.com", "customer")
+	})
+
+	t.Run("by an administrator", func(t *testing.T) {
+		w, elsewhere := s.openWindow(t), s.openWindow(t)
+		token, other := login(w, "roles", "ben"), login(elsewhere, "roles", "ben")
+		k.admin(t, http.MethodPost, "/shop/users/"+people[0].ID+"/logout", map[string]any{}, nil)
+		w.wantEnded(token)
+		elsewhere.wantEnded(other)
+		w.wantGone(t, "ben", 0)
+	})
+}
