@@ -82,6 +82,14 @@ func TestPages(t *testing.T) {
 	w.click("summary")
 	w.look("demo-story")
 
+	elsewhere := s.openWindow(t)
+	elsewhere.open(s.public + "/login/basic?return_to=/")
+	oidcProviderPages(issuer).logIn(elsewhere, "ada")
+	elsewhere.do(chromedp.WaitVisible(ordersView))
+	w.open(s.public + "/sessions")
+	w.see("End all others")
+	w.look("sessions")
+
 	w.open(s.public + "/logout?return_to=/")
 	w.see("Log out?")
 	w.look("logout")
