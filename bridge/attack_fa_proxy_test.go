@@ -527,7 +527,7 @@ func TestAttack_FA08_Smuggling(t *testing.T) {
 		"pseudo-headers":                 head + ":path: /smuggled\r\nContent-Length: 0\r\n\r\n",
 		"a header without name":          head + ": a\r\nContent-Length: 0\r\n\r\n",
 		"a header without colon":         head + "Transfer-Encoding chunked\r\nContent-Length: 0\r\n\r\n",
-		"CRLF in the target":             "GET /api/a%0d%0aX:%20y HTTP/1.1\r\nHost: x\r\n\r\n",
+		"CRLF in the target":             "GET /api/a%0d%0aX:%20y HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
 		"a body with GET":                strings.Replace(head, "POST", "GET", 1) + "Content-Length: 36\r\n\r\n" + "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n",
 		"a body with HEAD":               strings.Replace(head, "POST", "HEAD", 1) + "Content-Length: 36\r\n\r\n" + "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n",
 		"a body that a refusal leaves":   strings.Replace(head, "Cookie", "X-Cookie", 1) + "Content-Length: 36\r\n\r\n" + "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n",
