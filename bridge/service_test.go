@@ -113,7 +113,6 @@ func withConfig(text string) setting   { return func(s *settings) { s.config = t
 func withProvider(text string) setting { return func(s *settings) { s.provider = text } }
 
 func withSigning(text string) setting              { return func(s *settings) { s.signing = ", " + text } }
-func withListen(mode string) setting               { return func(s *settings) { s.listen = mode } }
 func withPrefix(path string) setting               { return func(s *settings) { s.prefix = path } }
 func withDatabase(db *bridgetest.Database) setting { return func(s *settings) { s.database = db } }
 func withDatabaseURL(f func(db *bridgetest.Database) string) setting {
