@@ -271,7 +271,8 @@ func (c *Cookies) others(r *http.Request) string {
 
 // isOurs reports whether somebody might read a cookie of ours in this text, "name=value" of Cookie or Set-Cookie.
 func (c *Cookies) isOurs(cookie string) bool {
-	return strings.Contains(cookie, c.session) || strings.Contains(cookie, c.login) || strings.Contains(cookie, c.loop)
+	names := []string{c.session, c.login, c.logout, c.loop}
+	return slices.ContainsFunc(names, func(name string) bool { return strings.Contains(cookie, name) })
 }
 
 // ClearSession takes the session token out of the browser.
