@@ -198,3 +198,47 @@ func TestPropertyClaimsRoundTrip(t *testing.T) {
 }
 
 func mustLoadHead(t *testing.T) *Rules { return loadText(t, "rules.yaml", drawn{}.String()) }
+
+// However a folded claim is read, to grant or to keep out, the case of what it is compared with makes no difference: such a file says what the
+// same file in lower case says, or does not load.
+func TestPropertyFoldedClaimsHaveNoCase(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.SampledFrom([]string{"Ops", "OPS", "ops", "Ops/A", "ops/a", "oPs/x"})
+		line := rapid.SampledFrom([]string{
+			"%q", "[%q, other]", "{ prefix: %q }", "{ glob: %q }", `{ glob: "*%s" }`, "{ regex: %q }", `{ regex: "(%s|x)" }`, "{ all: [%q] }", "{ none: [%q] }",
+		})
+		condition := func(label string) string {
+			return strings.ReplaceAll(line.Draw(t, label), "%q", `"%s"`) + " " + text.Draw(t, label+" text")
+		}
+		conditions := []string{condition("deny"), condition("when"), condition("unless")}
+		loaded := func(spell func(string) string) *Rules {
+			var lines []any
+			for _, c := range conditions {
+				end := strings.LastIndexByte(c, ' ')
+				lines = append(lines, strings.ReplaceAll(c[:end], "%s", spell(c[end+1:])))
+			}
+			rules, _ := Load("rules.yaml", fmt.Appendf(nil, `version: 1
+providers: { corp: { preset: keycloak, claims: { groups: { default: [], fold: true } } } }
+roles: { viewer: {}, editor: {} }
+deny:
+  - { name: out, when: { groups: %s } }
+rules:
+  - { name: in, when: { groups: %s }, unless: [ { groups: %s } ], role: editor }
+default: { role: viewer }
+`, lines...))
+			return rules
+		}
+		rules, inLowerCase := loaded(strings.Clone), loaded(strings.ToLower)
+		if rules == nil {
+			return
+		}
+		claims := map[string]any{"sub": "u", "groups": []any{text.Draw(t, "value")}}
+		decide := func(rules *Rules) string {
+			captured := rules.Capture("corp", Tokens{IDToken: claims, AccessToken: map[string]any{}})
+			return rules.Decide(Input{Provider: "corp", Claims: captured, Row: Row{Known: true}}).String()
+		}
+		if got, want := decide(rules), decide(inLowerCase); got != want {
+			t.Errorf("%q: %s, but in lower case: %s", conditions, got, want)
+		}
+	})
+}
