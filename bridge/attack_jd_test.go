@@ -254,6 +254,17 @@ func TestAttack_JD07_BadKeys(t *testing.T) {
 	for name, key := range other {
 		t.Run(name, func(t *testing.T) { try(t, false, key) })
 	}
+	for n, want := range map[int]string{1000: "key 1: not an object", 1001: "more than 1000 keys"} {
+		s.advance(61 * time.Minute)
+		s.behave(func(b *bridgetest.Behaviour) {
+			b.JWKS = func([]byte) []byte { return []byte(`{"keys":[` + strings.Repeat("0,", n-1) + `0]}`) }
+		})
+		before := len(s.Log.Lines())
+		s.loginWith(newVisitor(), "carl", "/orders")
+		if lines := s.Log.Lines()[before:]; len(lines) > 10 || !strings.Contains(strings.Join(lines, "\n"), want) {
+			t.Errorf("%d keys: %d lines: %.600q", n, len(lines), lines)
+		}
+	}
 	s.advance(3 * time.Second)
 	signedBy := func(key *rsa.PrivateKey, kid string, published string) func(*bridgetest.Behaviour) {
 		return func(b *bridgetest.Behaviour) {

@@ -24,6 +24,7 @@ const (
 	retryPause   = 2 * time.Second  // after a failure
 	minRSABits   = 2048             // RFC 7518 section 3.3; go-jose reads none above 4096
 	maxTriedKeys = 10               // for a token without kid (JD-09)
+	maxKeys      = 1000             // in a set
 )
 
 var (
@@ -134,8 +135,8 @@ func (k *keySet) fetch(ctx context.Context, url string, asked int, origin tokenO
 	if err == nil {
 		var skipped []error
 		keys, skipped, err = usableKeys(body, k.alg)
-		for _, reason := range skipped {
-			k.log.warn("jwks", reason.Error())
+		if len(skipped) > 0 { // one line, however many there are
+			k.log.warn("jwks", errors.Join(skipped...).Error())
 		}
 	}
 	if err != nil {
@@ -162,6 +163,9 @@ func usableKeys(body []byte, alg jose.SignatureAlgorithm) (keys []jose.JSONWebKe
 	}
 	if err := json.Unmarshal(set["keys"], &list); err != nil {
 		return nil, nil, errors.New("its keys are not a list")
+	}
+	if len(list) > maxKeys {
+		return nil, nil, fmt.Errorf("more than %d keys", maxKeys)
 	}
 	for i, raw := range list {
 		key, err := usableKey(raw, alg)

@@ -322,6 +322,12 @@ func TestAttack_JD05_Bodies(t *testing.T) {
 			fmt.Fprint(w, `{"x":"`, strings.Repeat("x", size-8), `"}`)
 		}
 	}
+	full := func(value string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprint(w, `{"x":[`, strings.Repeat(value+",", (megabyte-10)/(len(value)+1)), `0]}`)
+		}
+	}
 	encoded := func(encoding string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
@@ -337,6 +343,9 @@ func TestAttack_JD05_Bodies(t *testing.T) {
 		{"1 MB but for nothing", whole(megabyte), ""},
 		{"1 MB and a byte", whole(megabyte + 1), "larger than"},
 		{"2 MB", whole(2 * megabyte), "larger than"},
+		{"1 MB of zeros", full("0"), "too many values"},
+		{"1 MB of empty lists", full("[]"), "too many values"},
+		{"1 MB of small objects", full(`{"a":0}`), "too many values"},
 		{"no end", endless(strings.Repeat("x", 32<<10)), "larger than"},
 		{"no end of blanks", endless(strings.Repeat(" ", 32<<10)), "larger than"},
 		{"gzip of 200 MB", encoded("gzip"), "Content-Encoding"},

@@ -9,12 +9,15 @@ import (
 	"unicode/utf8"
 )
 
-const maxJSONDepth = 16
+const (
+	maxJSONDepth  = 16
+	maxJSONValues = 20000 // in all: a megabyte of zeros would need a hundred to be decoded (JD-05)
+)
 
 // decodeObject decodes one JSON object as the issuer of a token meant it, or not at all. encoding/json takes the last of two members of one
 // name, matches names without case into structs, and turns lone surrogates into U+FFFD: each a way to show one value to us and another
-// one to somebody else (IT-14, RFC 8725 section 3.7). Here duplicates, trailing data, nesting beyond 16 levels and text that is not Unicode
-// are errors, names keep their case, and numbers stay json.Number.
+// one to somebody else (IT-14, RFC 8725 section 3.7). Here duplicates, trailing data, nesting beyond 16 levels, more than 20,000 values and
+// text that is not Unicode are errors, names keep their case, and numbers stay json.Number.
 func decodeObject(data []byte) (map[string]any, error) {
 	if !utf8.Valid(data) {
 		return nil, errors.New("not UTF-8")
@@ -24,7 +27,8 @@ func decodeObject(data []byte) (map[string]any, error) {
 	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.UseNumber()
-	value, err := decodeValue(d, 0)
+	left := maxJSONValues
+	value, err := decodeValue(d, 0, &left)
 	if err != nil {
 		return nil, err
 	}
@@ -38,10 +42,14 @@ func decodeObject(data []byte) (map[string]any, error) {
 	return object, nil
 }
 
-func decodeValue(d *json.Decoder, depth int) (any, error) {
+// decodeValue decodes the next value; left is how many more there may be.
+func decodeValue(d *json.Decoder, depth int, left *int) (any, error) {
 	token, err := d.Token()
 	if err != nil {
 		return nil, err
+	}
+	if *left--; *left < 0 {
+		return nil, errors.New("too many values")
 	}
 	delim, nested := token.(json.Delim)
 	if !nested {
@@ -53,7 +61,7 @@ func decodeValue(d *json.Decoder, depth int) (any, error) {
 	if delim == '[' {
 		list := []any{}
 		for d.More() {
-			item, err := decodeValue(d, depth+1)
+			item, err := decodeValue(d, depth+1, left)
 			if err != nil {
 				return nil, err
 			}
@@ -72,7 +80,7 @@ func decodeValue(d *json.Decoder, depth int) (any, error) {
 		if _, twice := object[name]; twice {
 			return nil, fmt.Errorf("member %.64q twice", name)
 		}
-		if object[name], err = decodeValue(d, depth+1); err != nil {
+		if object[name], err = decodeValue(d, depth+1, left); err != nil {
 			return nil, err
 		}
 	}
