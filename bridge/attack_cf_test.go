@@ -333,7 +333,7 @@ func TestAttack_CF06_AdminSurface(t *testing.T) {
 	paths := []string{
 		"/debug", "/debug/", "/debug/pprof", "/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/profile?seconds=1", "/debug/vars", "/debug/requests", "/debug/events",
 		"/metrics", "/healthz", "/readyz", "/health", "/livez", "/status", "/stats", "/server-status", "/info", "/env", "/actuator", "/actuator/env", "/version",
-		"/admin", "/admin/", "/admin/users", "/api", "/api/admin", "/api/users", "/users", "/sessions", "/session", "/identities", "/events", "/roles", "/rules", "/reload",
+		"/admin", "/admin/", "/admin/users", "/api", "/api/admin", "/api/users", "/users", "/sessions/all", "/session", "/identities", "/events", "/roles", "/rules", "/reload",
 		"/-/reload", "/-/quit", "/config", "/config.yaml", "/rules.yaml", "/.env", "/.git/config", "/.git/HEAD", "/backup.sql", "/console", "/graphql", "/swagger", "/openapi.json",
 		"/trace", "/log", "/logs", "/logger", "/setup", "/install", "/register", "/userinfo", "/introspect", "/revoke", "/.well-known/openid-configuration", "/.well-known/security.txt",
 		"/pages/page.html", "/pages/", "/style.css", "/favicon.ico", "/robots.txt", "/login/../metrics", "/login/%2e%2e/metrics", "/login/op/../../metrics", "/metrics/", "//metrics",
