@@ -12,10 +12,12 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"hash"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -90,7 +92,7 @@ type Cookies struct {
 
 type cookieKey struct {
 	login, logout cipher.AEAD
-	mac           []byte
+	macs          *sync.Pool // of hash.Hash, HMAC-SHA256 with the key
 }
 
 // NewCookies derives the keys. Each purpose has a key of its own, so that no cookie can stand in for another (SC-11).
@@ -118,7 +120,7 @@ func NewCookies(c *Config, now func() time.Time) (*Cookies, error) {
 		if err != nil {
 			return nil, err
 		}
-		cookies.keys = append(cookies.keys, cookieKey{login: login, logout: logout, mac: macKey})
+		cookies.keys = append(cookies.keys, cookieKey{login, logout, &sync.Pool{New: func() any { return hmac.New(sha256.New, macKey) }}})
 	}
 	return cookies, nil
 }
@@ -228,8 +230,8 @@ func (c *Cookies) open(name, value string) (LoginState, error) {
 
 // PutSession gives the browser its session token.
 func (c *Cookies) PutSession(w http.ResponseWriter, token SessionToken) {
-	mac := sessionMAC(c.keys[0].mac, token[:])
-	c.set(w, c.session, base64url.EncodeToString(append(token[:], mac...)), c.lifetime)
+	mac := c.keys[0].sessionMAC(token)
+	c.set(w, c.session, base64url.EncodeToString(append(token[:], mac[:]...)), c.lifetime)
 }
 
 // Session returns the session token of the request. A cookie that none of our keys made is none, and neither are two of our name: somebody
@@ -243,9 +245,10 @@ func (c *Cookies) Session(r *http.Request) (SessionToken, bool) {
 	if err != nil {
 		return SessionToken{}, false
 	}
+	token := SessionToken(value[:sessionBytes])
 	for _, key := range c.keys {
-		if hmac.Equal(value[sessionBytes:], sessionMAC(key.mac, value[:sessionBytes])) {
-			return SessionToken(value[:sessionBytes]), true
+		if mac := key.sessionMAC(token); hmac.Equal(value[sessionBytes:], mac[:]) {
+			return token, true
 		}
 	}
 	return SessionToken{}, false
@@ -305,10 +308,12 @@ func (c *Cookies) loginsInARow(r *http.Request) int {
 	return n
 }
 
-func sessionMAC(key, token []byte) []byte {
-	h := hmac.New(sha256.New, key)
-	h.Write(token)
-	return h.Sum(nil)[:macBytes]
+func (k cookieKey) sessionMAC(token SessionToken) [macBytes]byte {
+	h := k.macs.Get().(hash.Hash)
+	defer k.macs.Put(h)
+	h.Reset()
+	h.Write(token[:])
+	return [macBytes]byte(h.Sum(nil))
 }
 
 func (c *Cookies) set(w http.ResponseWriter, name, value string, life time.Duration) {

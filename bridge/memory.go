@@ -22,7 +22,7 @@ const (
 // session or user has a higher one than the last change before it was read. So it does not matter which comes first, the answer of a query
 // or the message that it is out of date.
 type sessionMemory struct {
-	mu      sync.Mutex
+	mu      sync.RWMutex
 	heard   time.Time // when the last ping was sent that was answered; zero: not listening
 	changes uint64    // so far
 	all     uint64    // the last change that may have been of any session
@@ -52,8 +52,8 @@ func newSessionMemory() *sessionMemory {
 
 // find returns the session with the hash, if memory may answer for it at this time.
 func (m *sessionMemory) find(hash [32]byte, now time.Time) (Session, bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.mu.RLock()
+	defer m.mu.RUnlock()
 	entry, found := m.entries[hash]
 	if !found {
 		if entry, found = m.olderEntries[hash]; !found {
@@ -82,8 +82,8 @@ func (m *sessionMemory) lastChange(entry *remembered) uint64 {
 
 // changesSoFar is to be asked before a query whose answer is to be remembered.
 func (m *sessionMemory) changesSoFar() uint64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.mu.RLock()
+	defer m.mu.RUnlock()
 	return m.changes
 }
 

@@ -7,7 +7,7 @@ import "sync"
 type recent[K comparable, V any] struct {
 	limit int
 
-	mu             sync.Mutex
+	mu             sync.RWMutex
 	younger, older map[K]V
 }
 
@@ -17,6 +17,12 @@ func newRecent[K comparable, V any](limit int) *recent[K, V] {
 
 // get returns the value, which counts as used.
 func (r *recent[K, V]) get(key K) (V, bool) {
+	r.mu.RLock()
+	value, found := r.younger[key]
+	r.mu.RUnlock()
+	if found {
+		return value, true
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.find(key)

@@ -184,8 +184,8 @@ func load(t *testing.T, configFile string) (*bridge.Config, *mapping.Rules) {
 	return config, rules
 }
 
-// running serves until the test ends.
-func running(t *testing.T, config *bridge.Config, rules *mapping.Rules, o bridge.Options, public, private net.Listener, reload <-chan os.Signal) {
+// running serves until the test ends, and returns what serves.
+func running(t *testing.T, config *bridge.Config, rules *mapping.Rules, o bridge.Options, public, private net.Listener, reload <-chan os.Signal) *bridge.Bridge {
 	t.Helper()
 	b, err := bridge.New(t.Context(), config, rules, o)
 	if err != nil {
@@ -201,6 +201,7 @@ func running(t *testing.T, config *bridge.Config, rules *mapping.Rules, o bridge
 		}
 		b.Close()
 	})
+	return b
 }
 
 func listen(t *testing.T) net.Listener {

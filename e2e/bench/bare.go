@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"time"
 )
 
 // The bare handler is what everything is compared with: net/http, a ServeMux, and an answer with the headers and about the size of the
@@ -51,6 +52,15 @@ func serveBare() error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "{\"listen\":%q}\n", listener.Addr())
+	limited, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	// The limits of the bridge's server on slow clients: net/http sets several deadlines for each request.
+	server := http.Server{
+		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute,
+	}
+	go server.Serve(limited)
+	fmt.Fprintf(os.Stderr, "{\"listen\":%q,\"limited\":%q}\n", listener.Addr(), limited.Addr())
 	return http.Serve(listener, mux)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,6 +38,9 @@ func (b *bench) requests() error {
 	cookies, err := logIn(b.ctx, known.public, subjects)
 	if err != nil {
 		return err
+	}
+	if !b.wants("P3") {
+		b.fresh = 1000
 	}
 	fmt.Fprintf(b.progress, "  %d generated sessions\n", b.fresh)
 	if err := fill(b.ctx, db, b.fresh); err != nil {
@@ -89,6 +93,10 @@ func (b *bench) requests() error {
 			row:  row{Goal: "-", What: "bare net/http handler with Content-Type alone", Met: "-"},
 			load: &load{address: b.bareAddr, requests: fetches("/plain", cookies, ""), status: 200}, processes: []int{b.bare.pid()},
 		},
+		{
+			row:  row{Goal: "-", What: "bare net/http handler, the same headers and time limits", Met: "-"},
+			load: &load{address: b.limited, requests: fetches("/auth/api_token", cookies, ""), status: 200}, processes: []int{b.bare.pid()},
+		},
 		token, auth, missed, notOurs, broken,
 	}
 	if nginx, err := exec.LookPath("nginx"); err == nil {
@@ -110,6 +118,7 @@ func (b *bench) requests() error {
 	if proxy != nil {
 		contenders = append(contenders, proxy)
 	}
+	contenders = slices.DeleteFunc(contenders, func(c *contender) bool { return c.Goal != "-" && !b.wants(c.Goal) })
 	counts, err := b.countRequests(db, unseen[:100], forged, malformed)
 	if err != nil {
 		return err

@@ -35,6 +35,7 @@ type lab struct {
 	secrets  []string // environment of every bridge
 	bare     *process
 	bareAddr string
+	limited  string // the same with limits on slow clients
 	stops    []func()
 }
 
@@ -167,7 +168,7 @@ func (l *lab) startBare() (err error) {
 	}
 	l.stops = append(l.stops, l.bare.stop)
 	said, err := l.bare.announced("listen")
-	l.bareAddr = said["listen"]
+	l.bareAddr, l.limited = said["listen"], said["limited"]
 	return err
 }
 
