@@ -1,6 +1,11 @@
 package bridge
 
-import "slices"
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"time"
+)
 
 // ConfigKeys is every key of config.yaml, for the test that holds config.example.yaml complete.
 func ConfigKeys() (keys []string) {
@@ -12,3 +17,11 @@ func ConfigKeys() (keys []string) {
 
 // NewServer is the server of each listener.
 var NewServer = newServer
+
+// Flush writes the last uses that were noted.
+func (s *Store) Flush(ctx context.Context, log *slog.Logger) { s.flush(ctx, log) }
+
+// Sweep removes what has ended.
+func (s *Store) Sweep(ctx context.Context, keepEvents time.Duration) error {
+	return s.sweep(ctx, keepEvents, NewMetrics("test"))
+}

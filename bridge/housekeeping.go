@@ -32,7 +32,8 @@ func (t *touches) note(session string, at time.Time) {
 	if t.at == nil {
 		t.at = map[string]time.Time{}
 	}
-	if _, known := t.at[session]; known || len(t.at) < maxTouches {
+	before, known := t.at[session]
+	if known && before.Before(at) || !known && len(t.at) < maxTouches {
 		t.at[session] = at
 	}
 }
@@ -77,7 +78,7 @@ func (s *Store) housekeep(ctx context.Context, keepEvents time.Duration, log *sl
 	}
 }
 
-// flush writes the last uses. A session that ended meanwhile stays ended. Should the database not take them (it may be read-only for a
+// flush writes the last uses. A session that somebody ended meanwhile stays ended, also when that was by an earlier idle end (LO-10). Should the database not take them (it may be read-only for a
 // while: F-07), they are noted again.
 func (s *Store) flush(ctx context.Context, log *slog.Logger) {
 	taken := s.touches.take()
@@ -100,7 +101,9 @@ WITH used AS (
 )
 UPDATE bridge.sessions s SET last_seen_at = used.at, idle_expires_at = used.at + $3::bigint * interval '1 microsecond'
 FROM used JOIN free ON free.id = used.id
-WHERE s.id = used.id AND s.last_seen_at < used.at AND s.idle_expires_at > used.at`, ids, times, s.idle.Microseconds())
+WHERE s.id = used.id AND s.last_seen_at < used.at AND s.idle_expires_at > used.at
+	AND (s.idle_expires_at > greatest($4::timestamptz, now()) OR s.idle_expires_at >= s.last_seen_at + $3::bigint * interval '1 microsecond')`,
+		ids, times, s.idle.Microseconds(), s.now())
 	if err != nil {
 		log.Warn("last uses of sessions were not written", "sessions", len(ids), "cause", err.Error())
 		for id, at := range taken {
@@ -109,19 +112,20 @@ WHERE s.id = used.id AND s.last_seen_at < used.at AND s.idle_expires_at > used.a
 	}
 }
 
-// sweep removes ended sessions, used login states, logout tokens and old events, a batch at a time, until there is no whole batch left.
+// sweep removes ended sessions, used login states, logout tokens and old events, a batch at a time, until one finds nothing: less than a whole
+// batch may mean that another replica has the rest in hand.
 func (s *Store) sweep(ctx context.Context, keepEvents time.Duration, m *Metrics) error {
 	for range sweepsAtOnce {
 		removed, err := s.sweepBatch(ctx, keepEvents)
 		if err != nil {
 			return err
 		}
-		whole := false
+		found := false
 		for table, n := range removed {
 			m.swept.WithLabelValues(table).Add(float64(n))
-			whole = whole || n >= sweepBatch
+			found = found || n > 0
 		}
-		if !whole {
+		if !found {
 			return nil
 		}
 		wait(ctx, sweepPause)
