@@ -190,7 +190,7 @@ ANALYZE bridge.users, bridge.identities, bridge.sessions, bridge.replay_guard, b
 	if err := store.EndOwnSession(t.Context(), session, ""); err != nil {
 		t.Fatal(err)
 	}
-	if err := store.EndSession(t.Context(), s.sessionToken(t, b)); err != nil {
+	if _, err := store.EndSession(t.Context(), s.sessionToken(t, b)); err != nil {
 		t.Fatal(err)
 	}
 	hash := make([]byte, 32)
@@ -206,11 +206,11 @@ ANALYZE bridge.users, bridge.identities, bridge.sessions, bridge.replay_guard, b
 	}
 	defer conn.Close(context.Background())
 	statements := map[string][]any{
-		"FROM bridge.sessions s JOIN bridge.users u": {hash, now, false},
-		"count(*) OVER ()":                           {7, now, id, 100},
-		"UPDATE bridge.sessions s SET last_seen_at":  {ids, times, time.Hour.Microseconds(), now},
-		"ended by the person":                        {7, id, nil, now},
-		"DELETE FROM bridge.sessions WHERE token":    {hash, now},
+		"FROM bridge.sessions s JOIN bridge.users u":            {hash, now, false},
+		"count(*) OVER ()":                                      {7, now, id, 100},
+		"UPDATE bridge.sessions s SET last_seen_at":             {ids, times, time.Hour.Microseconds(), now},
+		"ended by the person":                                   {7, id, nil, now},
+		"DELETE FROM bridge.sessions s USING bridge.identities": {hash, now},
 	}
 	run := func(name, statement string, arguments []any) {
 		var scanned string
