@@ -114,7 +114,7 @@ func TestComposeFile(t *testing.T) {
 			if volume.Type != types.VolumeTypeBind {
 				continue
 			}
-			if about, err := os.Stat(volume.Source); err != nil || !about.IsDir() || !volume.ReadOnly || filepath.Dir(volume.Source) != deploy {
+			if about, err := os.Stat(volume.Source); err != nil || !about.IsDir() || !volume.ReadOnly || !strings.HasPrefix(volume.Source, deploy+"/") {
 				t.Errorf("service %s mounts %s, read-only %v: error %v", name, volume.Source, volume.ReadOnly, err)
 			}
 		}
@@ -411,11 +411,17 @@ func (c composition) startWeb(t *testing.T) {
 		if volume.Target != "/etc/nginx/conf.d" {
 			continue
 		}
-		server, err := os.ReadFile(filepath.Join(volume.Source, "default.conf"))
-		if err != nil {
-			t.Fatal(err)
+		servers, err := filepath.Glob(volume.Source + "/*.conf")
+		if err != nil || len(servers) == 0 {
+			t.Fatalf("%d servers, error %v", len(servers), err)
 		}
-		writeFile(t, filepath.Join(dir, "default.conf"), onThisMachine(service, string(server)))
+		for _, name := range servers {
+			server, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			writeFile(t, filepath.Join(dir, "server-"+filepath.Base(name)), onThisMachine(service, string(server)))
+		}
 	}
 	own := ""
 	if os.Getuid() == 0 {
@@ -434,7 +440,7 @@ http {
 	fastcgi_temp_path DIR/fastcgi;
 	uwsgi_temp_path DIR/uwsgi;
 	scgi_temp_path DIR/scgi;
-	include DIR/default.conf;
+	include DIR/server-*.conf;
 }
 `, "DIR", dir))
 	start(t, exec.Command("nginx", "-p", dir, "-c", filepath.Join(dir, "nginx.conf")))
