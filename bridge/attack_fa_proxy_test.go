@@ -231,9 +231,8 @@ func TestProxyInFrontOfPostgREST(t *testing.T) {
 	s := newService(t, withDatabase(db), withConfig("anonymous: anonymous\nproxy: { upstream: "+api.URL()+" }"))
 	for subject, role := range map[string]string{"ada": "admin", "carl": "customer", "": "anonymous"} {
 		var cookies string
-		b := bridgetest.NewBrowser()
 		if subject != "" {
-			b, _ = s.login(subject, "/")
+			b, _ := s.login(subject, "/")
 			c := sessionCookie(t, s, b)
 			cookies = c.Name + "=" + c.Value
 		}
