@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -183,8 +184,18 @@ func TestComposeFile(t *testing.T) {
 // Other than there: PostgreSQL, nginx and psql are this machine's, PostgREST is the stand-in (or POSTGREST_BIN), Keycloak is the same version,
 // started with --optimized, since it was built before.
 func TestContainers(t *testing.T) {
-	if !inNamespaces(t) {
+	built, inside := os.LookupEnv(insideVariable)
+	if !inside {
+		text, err := json.Marshal(buildImage(t)) // where there is a network to download modules from
+		if err != nil {
+			t.Fatal(err)
+		}
+		runInNamespaces(t, string(text))
 		return
+	}
+	var i *image
+	if err := json.Unmarshal([]byte(built), &i); err != nil {
+		t.Fatal(err)
 	}
 	c := loadComposition(t)
 	var names []string
@@ -197,14 +208,13 @@ func TestContainers(t *testing.T) {
 		}
 	}
 	setHosts(t, names...)
-	i := buildImage(t)
 	wantImage(t, i)
 
 	c.startDatabase(t)
 	keycloak := c.startKeycloak(t)
 	i.mount(t, c.service(t, "bridge"), names)
 	migrate := c.service(t, "migrate")
-	if said, code := run(t, i.command(t, append(slices.Clone(i.entrypoint), migrate.Command...), environment(migrate))); code != 0 {
+	if said, code := run(t, i.command(t, append(slices.Clone(i.Entrypoint), migrate.Command...), environment(migrate))); code != 0 {
 		t.Fatalf("migrate: exit code %d\n%s", code, said)
 	}
 	orders := c.service(t, "orders")
@@ -219,14 +229,14 @@ func TestContainers(t *testing.T) {
 	c.startPostgREST(t)
 
 	bridge := c.service(t, "bridge")
-	health := func() (string, int) { return run(t, i.command(t, i.health[1:], environment(bridge))) }
+	health := func() (string, int) { return run(t, i.command(t, i.Health[1:], environment(bridge))) }
 	if said, code := health(); code != 1 {
 		t.Errorf("health before the start: exit code %d: %s", code, said)
 	}
-	if said, code := run(t, i.command(t, append(slices.Clone(i.entrypoint), "check", "--strict"), environment(bridge))); code != 0 {
+	if said, code := run(t, i.command(t, append(slices.Clone(i.Entrypoint), "check", "--strict"), environment(bridge))); code != 0 {
 		t.Errorf("check: exit code %d\n%s", code, said)
 	}
-	serving := start(t, i.command(t, append(slices.Clone(i.entrypoint), i.cmd...), environment(bridge)))
+	serving := start(t, i.command(t, append(slices.Clone(i.Entrypoint), i.Cmd...), environment(bridge)))
 	bridgetest.Await(t, "the bridge to be healthy", func() bool { _, code := health(); return code == 0 })
 	c.startWeb(t)
 
@@ -263,9 +273,9 @@ func TestContainers(t *testing.T) {
 // mount puts the folders of a service, and the names of the network, into the image.
 func (i *image) mount(t *testing.T, service types.ServiceConfig, names []string) {
 	t.Helper()
-	writeFile(t, filepath.Join(i.root, "etc", "hosts"), hostsFile(names))
+	writeFile(t, filepath.Join(i.Root, "etc", "hosts"), hostsFile(names))
 	for _, volume := range service.Volumes {
-		if err := os.CopyFS(filepath.Join(i.root, volume.Target), os.DirFS(volume.Source)); err != nil {
+		if err := os.CopyFS(filepath.Join(i.Root, volume.Target), os.DirFS(volume.Source)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -25,14 +25,13 @@ import (
 // An image is what the Dockerfile makes of this checkout: a folder, and settings. No container engine runs where this project is built, so
 // this one reads the Dockerfile with BuildKit's parser and carries out its instructions. In place of a base image it has this machine.
 type image struct {
-	root    string // its files
-	scratch bool
-	workdir string
-	env     map[string]string
-	user    string
-	health  []string
-	// argv is entrypoint and cmd.
-	entrypoint, cmd []string
+	Root            string // its files
+	Scratch         bool
+	Workdir         string
+	Env             map[string]string
+	User            string
+	Health          []string
+	Entrypoint, Cmd []string
 }
 
 // buildArgs are --build-arg, and what BuildKit itself sets.
@@ -59,7 +58,7 @@ func buildImage(t *testing.T) *image {
 	built := map[string]*image{}
 	var last *image
 	for _, stage := range stages {
-		last = &image{root: t.TempDir(), scratch: stage.BaseName == "scratch", workdir: "/", env: map[string]string{}}
+		last = &image{Root: t.TempDir(), Scratch: stage.BaseName == "scratch", Workdir: "/", Env: map[string]string{}}
 		for _, command := range stage.Commands {
 			last.carryOut(t, command, built)
 		}
@@ -72,21 +71,21 @@ func (i *image) carryOut(t *testing.T, command instructions.Command, built map[s
 	t.Helper()
 	switch c := command.(type) {
 	case *instructions.WorkdirCommand:
-		i.workdir = c.Path
-		if err := os.MkdirAll(filepath.Join(i.root, c.Path), 0o755); err != nil {
+		i.Workdir = c.Path
+		if err := os.MkdirAll(filepath.Join(i.Root, c.Path), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	case *instructions.ArgCommand:
 		for _, arg := range c.Args {
 			if value, set := buildArgs[arg.Key]; set {
-				i.env[arg.Key] = value
+				i.Env[arg.Key] = value
 			} else {
 				t.Fatalf("%s: the test has no value", c)
 			}
 		}
 	case *instructions.EnvCommand:
 		for _, variable := range c.Env {
-			i.env[variable.Key] = variable.Value
+			i.Env[variable.Key] = variable.Value
 		}
 	case *instructions.CopyCommand:
 		for _, source := range c.SourcePaths {
@@ -94,19 +93,19 @@ func (i *image) carryOut(t *testing.T, command instructions.Command, built map[s
 		}
 	case *instructions.RunCommand:
 		run := exec.Command("/bin/sh", "-c", strings.Join(c.CmdLine, " "))
-		run.Dir = filepath.Join(i.root, i.workdir)
+		run.Dir = filepath.Join(i.Root, i.Workdir)
 		run.Env = append(os.Environ(), i.environment()...)
 		if said, err := run.CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v\n%s", c, err, said)
 		}
 	case *instructions.UserCommand:
-		i.user = c.User
+		i.User = c.User
 	case *instructions.HealthCheckCommand:
-		i.health = c.Health.Test
+		i.Health = c.Health.Test
 	case *instructions.EntrypointCommand:
-		i.entrypoint = c.CmdLine
+		i.Entrypoint = c.CmdLine
 	case *instructions.CmdCommand:
-		i.cmd = c.CmdLine
+		i.Cmd = c.CmdLine
 	case *instructions.LabelCommand, *instructions.ExposeCommand: // for people
 	default:
 		t.Fatalf("the test cannot do this: %s", c)
@@ -117,12 +116,12 @@ func (i *image) carryOut(t *testing.T, command instructions.Command, built map[s
 func (i *image) copy(t *testing.T, from *image, source, to string) {
 	t.Helper()
 	if !filepath.IsAbs(to) {
-		to = filepath.Join(i.workdir, to) + to[len(strings.TrimRight(to, "/")):]
+		to = filepath.Join(i.Workdir, to) + to[len(strings.TrimRight(to, "/")):]
 	}
 	base, wanted := "..", dockerContext(t)
 	if from != nil {
-		base, wanted = from.root, func(string) bool { return true }
-		if _, err := os.Stat(filepath.Join(base, source)); err != nil && !from.scratch {
+		base, wanted = from.Root, func(string) bool { return true }
+		if _, err := os.Stat(filepath.Join(base, source)); err != nil && !from.Scratch {
 			base = "/" // a file of the base image
 		}
 	}
@@ -142,9 +141,9 @@ func (i *image) copy(t *testing.T, from *image, source, to string) {
 			return nil
 		}
 		files++
-		target := filepath.Join(i.root, to, strings.TrimPrefix(below, filepath.Clean(source)+"/"))
+		target := filepath.Join(i.Root, to, strings.TrimPrefix(below, filepath.Clean(source)+"/"))
 		if strings.HasSuffix(to, "/") && strings.HasSuffix(name, filepath.Clean(source)) {
-			target = filepath.Join(i.root, to, filepath.Base(source))
+			target = filepath.Join(i.Root, to, filepath.Base(source))
 		}
 		return copyFile(name, target)
 	})
@@ -197,8 +196,8 @@ func dockerContext(t *testing.T) func(name string) bool {
 }
 
 func (i *image) environment() (list []string) {
-	for _, name := range slices.Sorted(maps.Keys(i.env)) {
-		list = append(list, name+"="+i.env[name])
+	for _, name := range slices.Sorted(maps.Keys(i.Env)) {
+		list = append(list, name+"="+i.Env[name])
 	}
 	return list
 }
@@ -208,17 +207,17 @@ func (i *image) environment() (list []string) {
 func (i *image) command(t *testing.T, argv, env []string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Dir, cmd.Env = i.workdir, append(i.environment(), env...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: i.root}
+	cmd.Dir, cmd.Env = i.Workdir, append(i.environment(), env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: i.Root}
 	if os.Getuid() == 0 {
-		user, group, _ := strings.Cut(i.user, ":")
+		user, group, _ := strings.Cut(i.User, ":")
 		uid, err := strconv.ParseUint(user, 10, 32)
 		if err != nil {
-			t.Fatalf("USER %s: %v", i.user, err)
+			t.Fatalf("USER %s: %v", i.User, err)
 		}
 		gid, err := strconv.ParseUint(group, 10, 32)
 		if err != nil {
-			t.Fatalf("USER %s: %v", i.user, err)
+			t.Fatalf("USER %s: %v", i.User, err)
 		}
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 	}
@@ -230,7 +229,7 @@ func wantImage(t *testing.T, i *image) {
 	t.Helper()
 	var files []string
 	var size int64
-	err := filepath.WalkDir(i.root, func(name string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(i.Root, func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
@@ -238,7 +237,7 @@ func wantImage(t *testing.T, i *image) {
 		if err != nil {
 			return err
 		}
-		files, size = append(files, strings.TrimPrefix(name, i.root)), size+about.Size()
+		files, size = append(files, strings.TrimPrefix(name, i.Root)), size+about.Size()
 		return nil
 	})
 	if err != nil {
@@ -251,7 +250,7 @@ func wantImage(t *testing.T, i *image) {
 		t.Errorf("the image has %d bytes, more than 30 MB", size)
 	}
 	t.Logf("%.1f MB", float64(size)/(1<<20))
-	program, err := elf.Open(filepath.Join(i.root, "oidc-bridge"))
+	program, err := elf.Open(filepath.Join(i.Root, "oidc-bridge"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,13 +261,13 @@ func wantImage(t *testing.T, i *image) {
 	if program.Section(".debug_info") != nil {
 		t.Error("it has debug information")
 	}
-	if user, _, _ := strings.Cut(i.user, ":"); user == "0" {
+	if user, _, _ := strings.Cut(i.User, ":"); user == "0" {
 		t.Error("it runs as root")
 	}
-	if said, code := run(t, i.command(t, append(slices.Clone(i.entrypoint), "version"), nil)); code != 0 || said != fmt.Sprintf("oidc-bridge %s\n", buildArgs["VERSION"]) {
+	if said, code := run(t, i.command(t, append(slices.Clone(i.Entrypoint), "version"), nil)); code != 0 || said != fmt.Sprintf("oidc-bridge %s\n", buildArgs["VERSION"]) {
 		t.Errorf("version: exit code %d: %s", code, said)
 	}
-	if said, code := run(t, i.command(t, i.health[1:], nil)); code != 1 || !strings.Contains(said, "config.yaml: error: there is no such file") {
-		t.Errorf("%q without a configuration: exit code %d: %s", i.health, code, said)
+	if said, code := run(t, i.command(t, i.Health[1:], nil)); code != 1 || !strings.Contains(said, "config.yaml: error: there is no such file") {
+		t.Errorf("%q without a configuration: exit code %d: %s", i.Health, code, said)
 	}
 }

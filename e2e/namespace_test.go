@@ -14,30 +14,24 @@ import (
 	"unsafe"
 )
 
-// insideVariable is set in the run that inNamespaces starts.
+// insideVariable is set in the run that runInNamespaces starts, to what it was given.
 const insideVariable = "OIDC_BRIDGE_E2E_INSIDE"
 
-// inNamespaces runs the calling test once more, with a network and mounts of its own, and reports whether this is that run. There every port
-// is free and a host name means what we say, as in a network of containers. It takes root, or a kernel that lets everybody have user
-// namespaces.
-func inNamespaces(t *testing.T) bool {
+// runInNamespaces runs the calling test once more, with a network and mounts of its own. There every port is free and a host name means what
+// we say, as in a network of containers. It takes root, or a kernel that lets everybody have user namespaces.
+func runInNamespaces(t *testing.T, inside string) {
 	t.Helper()
-	if os.Getenv(insideVariable) != "" {
-		return true
-	}
 	args := []string{"--net", "--mount"}
 	if os.Getuid() != 0 {
 		args = append(args, "--user", "--map-current-user", "--keep-caps")
 	}
 	cmd := exec.Command("unshare", append(args, os.Args[0], "-test.v", "-test.run=^"+t.Name()+"$")...)
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "DATABASE_URL=") }) // it is out of reach there
-	cmd.Env = append(cmd.Env, insideVariable+"=yes")
-	inside := start(t, cmd)
-	<-inside.exited
+	cmd.Env = append(cmd.Env, insideVariable+"="+inside)
+	<-start(t, cmd).exited
 	if code := cmd.ProcessState.ExitCode(); code != 0 {
 		t.Errorf("exit code %d", code) // start shows the output
 	}
-	return false
 }
 
 // setHosts starts the network of this namespace: it has this machine alone, under all these names.
