@@ -20,8 +20,15 @@ func TestLoginCosts(t *testing.T) {
 	var counts *bridgetest.Counts
 	s := newService(t, withCounts(t, &counts))
 	// pgx prepares a statement at its first use on a connection, and discovery and keys are fetched once.
-	for _, subject := range []string{"carl", "ada"} {
-		s.login(subject, "/")
+	for i, subject := range []string{"carl", "ada"} {
+		s.OP.ForgetRequests()
+		b, _ := s.login(subject, "/")
+		for endpoint, want := range map[string]int{"token": 1, "userinfo": 0, "jwks": 1 - i, "discovery": 1 - i} {
+			if got := s.OP.Calls(endpoint); got != want {
+				t.Errorf("login %d: %d calls to %s, want %d", i, got, endpoint, want)
+			}
+		}
+		s.press(t, b, "/")
 	}
 	counts.Reset()
 	s.OP.ForgetRequests()
@@ -61,6 +68,11 @@ func TestLoginCosts(t *testing.T) {
 	}
 	if page, _ := s.token(forged); page.Status != 401 || counts.RoundTrips() != 0 {
 		t.Errorf("a forged cookie got %d and made %d round trips", page.Status, counts.RoundTrips())
+	}
+	counts.Reset()
+	s.press(t, b, "/")
+	if counts.RoundTrips() != 1 || len(counts.Statements()) != 1 {
+		t.Errorf("a logout made %d round trips: %q", counts.RoundTrips(), counts.Statements())
 	}
 }
 
