@@ -69,18 +69,24 @@ func isPlainHeader(name string) bool {
 	return true
 }
 
-// ownHeaders are what the proxy says of a request itself, and what others could say in their place. Names are canonical; those that end in '-'
-// are beginnings.
-var ownHeaders = []string{
-	"Authorization", "Proxy-Authorization", "Proxy-Authenticate", "Cookie", "Forwarded", "Te", "X-Auth-", "X-Forwarded-", "X-Remote-", "Remote-", "X-Original-", "X-Webauth-",
-	"X-Authenticated-", "X-Http-Method", "X-Http-Method-Override", "X-Method-Override", "X-Rewrite-Url", "X-Real-Ip", "X-Client-Ip", "True-Client-Ip", requestIDHeader,
-}
-
+// isOwnHeader reports whether the proxy says this of a request itself, or others could say it in the proxy's place. The name is canonical.
 func isOwnHeader(name string) bool {
-	for _, own := range ownHeaders {
-		if name == own || own[len(own)-1] == '-' && strings.HasPrefix(name, own) {
-			return true
-		}
+	switch name {
+	case "Authorization", "Proxy-Authorization", "Proxy-Authenticate", "Cookie", "Forwarded", "Te", requestIDHeader:
+		return true
+	}
+	first, rest, _ := strings.Cut(name, "-")
+	if first != "X" {
+		return first == "Remote" || name == "True-Client-Ip"
+	}
+	second, _, _ := strings.Cut(rest, "-")
+	switch second {
+	case "Auth", "Authenticated", "Forwarded", "Original", "Remote", "Webauth":
+		return true
+	}
+	switch rest {
+	case "Http-Method", "Http-Method-Override", "Method-Override", "Rewrite-Url", "Real-Ip", "Client-Ip":
+		return true
 	}
 	return false
 }

@@ -51,14 +51,24 @@ func (b *pacedBody) tooSlow() bool {
 type pacedWriter struct {
 	http.ResponseWriter
 	connection *http.ResponseController
-	set        time.Time
+	set        time.Time // when the deadline was; at the beginning, when the server set its own
 }
 
-func (w *pacedWriter) Write(p []byte) (int, error) {
+func (w *pacedWriter) extend() {
 	if now := time.Now(); now.Sub(w.set) > time.Second {
 		_ = w.connection.SetWriteDeadline(now.Add(paceWrite))
 		w.set = now
 	}
+}
+
+// WriteHeader extends the deadline, since the API may have taken its time.
+func (w *pacedWriter) WriteHeader(status int) {
+	w.extend()
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *pacedWriter) Write(p []byte) (int, error) {
+	w.extend()
 	return w.ResponseWriter.Write(p)
 }
 

@@ -79,9 +79,9 @@ func handleProxy(g gateway, api *upstream) handler {
 		}
 
 		connection := http.NewResponseController(w)
-		_ = connection.EnableFullDuplex() // an answer may begin before the request's end
 		var body *pacedBody
 		if r.ContentLength != 0 {
+			_ = connection.EnableFullDuplex() // the answer may begin before the request's end
 			body = &pacedBody{ReadCloser: r.Body, connection: connection, started: time.Now()}
 			r.Body = body
 		}
@@ -105,8 +105,13 @@ func handleProxy(g gateway, api *upstream) handler {
 			},
 			ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { failed = err },
 		}
-		proxy.ServeHTTP(&pacedWriter{ResponseWriter: w, connection: connection}, r)
-		return api.failure(r, body, failed)
+		answer := &pacedWriter{ResponseWriter: w, connection: connection, set: time.Now()}
+		proxy.ServeHTTP(answer, r)
+		if failed == nil {
+			return nil
+		}
+		answer.extend()
+		return failure(r, body, failed)
 	}
 }
 
@@ -158,11 +163,9 @@ func (g gateway) rewriteAnswer(w http.ResponseWriter, response *http.Response) {
 }
 
 // failure tells apart whose fault it was that there is no answer.
-func (u *upstream) failure(r *http.Request, body *pacedBody, err error) error {
+func failure(r *http.Request, body *pacedBody, err error) error {
 	var slow net.Error
 	switch {
-	case err == nil:
-		return nil
 	case body.tooSlow():
 		return fmt.Errorf("%w: %w", ErrTooSlow, err)
 	case r.Context().Err() != nil:

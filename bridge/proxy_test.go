@@ -199,9 +199,20 @@ func TestFault_F33_PostgRESTDown(t *testing.T) {
 // TestAttack_HS01_Pace: clients of the API may take longer than a request to the bridge itself may, but not at any pace.
 func TestAttack_HS01_Pace(t *testing.T) {
 	t.Parallel()
-	s, api, cookie := newProxied(t, "")
+	api := newAPIRecorder(t)
+	s := newService(t, withConfig("proxy: { upstream: "+api.URL+", timeout: 32s }"))
+	b, _ := s.login("carl", "/")
+	cookie := sessionCookie(t, s, b)
 	api.answers(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPost {
+		switch r.Method {
+		case http.MethodPut:
+			<-r.Context().Done()
+			return
+		case http.MethodDelete:
+			<-time.After(31 * time.Second)
+			w.WriteHeader(http.StatusNoContent)
+			return
+		case http.MethodPost:
 			n, err := io.Copy(io.Discard, r.Body)
 			_, _ = fmt.Fprintf(w, "%d %v", n, err)
 			return
@@ -217,6 +228,13 @@ func TestAttack_HS01_Pace(t *testing.T) {
 		}
 	})
 	var clients sync.WaitGroup
+	for method, want := range map[string]int{"DELETE": 204, "PUT": 504} {
+		clients.Go(func() {
+			if response := s.call(method, "/api/orders", cookie, nil, nil); response.StatusCode != want {
+				t.Errorf("%s, answered after 30 s: %d", method, response.StatusCode)
+			}
+		})
+	}
 	clients.Go(func() { // past the 30 s that an answer of the bridge itself may take
 		if body, err := io.ReadAll(s.call("GET", "/api/rpc/report", cookie, nil, nil).Body); err != nil || len(body) != 33 {
 			t.Errorf("a long download: %d bytes, %v", len(body), err)
@@ -257,5 +275,5 @@ func TestAttack_HS01_Pace(t *testing.T) {
 	upload("a byte at a time", 72<<10, 1, 200*time.Millisecond, "HTTP/1.1 408 ")
 	upload("nothing", 72<<10, 0, time.Second, "HTTP/1.1 408 ")
 	clients.Wait()
-	bridgetest.Tried(t, 4)
+	bridgetest.Tried(t, 6)
 }
