@@ -36,7 +36,7 @@
 //	memory.go        sessions that this replica has read       listen.go        how it hears that they have changed
 //	housekeeping.go  what a replica does by itself
 //	proxy.go         the way to PostgREST                      apipath.go       what of a request goes there
-//	pace.go          clients that take their time
+//	pace.go          clients that take their time               client.go        /bridge.js: all of this for scripts, in client/
 //
 // Claims become a role in package mapping, and nowhere else; only a mapping.Decision can carry a role into the Signer.
 package bridge
@@ -152,6 +152,7 @@ func routes(c *Config, providers []*Provider, rules *ActiveRules, store *Store, 
 	}
 
 	r.Get(at+"/.well-known/jwks.json", errs.api(handleKeys()))
+	r.Get(at+"/bridge.js", errs.api(handleClient()))
 
 	r.Get(at+"/sessions", errs.page(handleSessions(sessions, store, pages)))
 	r.Post(at+"/sessions", errs.page(handleEndSession(c, sessions, store, pages)))
