@@ -213,9 +213,10 @@ func (r *recorder) answers() (answers []heardAnswer) {
 			if json.Unmarshal(body, &granted) == nil && granted.Token != "" {
 				a.token, a.body = granted.Token, strings.Replace(a.body, granted.Token, "", 1)
 			}
-			if hint := hintInPage.FindString(a.body); hint != "" { // on its way back to the provider
-				a.body = strings.ReplaceAll(a.body, hint, "")
-				a.Header.Set("Refresh", strings.ReplaceAll(a.Header.Get("Refresh"), hint, ""))
+			// An ID token goes back to its provider at the logout.
+			a.body = hintInPage.ReplaceAllString(a.body, "")
+			if refresh := a.Header.Get("Refresh"); refresh != "" {
+				a.Header.Set("Refresh", hintInPage.ReplaceAllString(refresh, ""))
 			}
 			answers = append(answers, a)
 		}

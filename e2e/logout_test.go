@@ -177,9 +177,6 @@ func (k *keycloak) logouts(t *testing.T) {
 		w.wantLive(token)
 		return token
 	}
-	s.mu.Lock()
-	s.logouts = nil // of the tests before
-	s.mu.Unlock()
 	var people []struct{ ID string }
 	k.admin(t, http.MethodGet, "/shop/users?username=ben", nil, &people)
 	sessions := func() int {
@@ -188,10 +185,17 @@ func (k *keycloak) logouts(t *testing.T) {
 		k.admin(t, http.MethodGet, "/shop/users/"+people[0].ID+"/sessions", nil, &sessions)
 		return len(sessions)
 	}
-	k.admin(t, http.MethodPost, "/shop/users/"+people[0].ID+"/logout", map[string]any{}, nil) // the sessions of the tests before
-	s.mu.Lock()
-	s.logouts = nil
-	s.mu.Unlock()
+	signOut := func(t *testing.T) { // as an administrator; it is a token for each session
+		t.Helper()
+		k.admin(t, http.MethodPost, "/shop/users/"+people[0].ID+"/logout", map[string]any{}, nil)
+		if got := sessions(); got != 0 {
+			t.Errorf("%d sessions are left at Keycloak", got)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.logouts = nil
+	}
+	signOut(t) // from the tests before
 
 	t.Run("here", func(t *testing.T) {
 		w, elsewhere := s.openWindow(t), s.openWindow(t)
@@ -224,9 +228,53 @@ func (k *keycloak) logouts(t *testing.T) {
 	t.Run("by an administrator", func(t *testing.T) {
 		w, elsewhere := s.openWindow(t), s.openWindow(t)
 		token, other := login(w, "roles", "ben"), login(elsewhere, "roles", "ben")
-		k.admin(t, http.MethodPost, "/shop/users/"+people[0].ID+"/logout", map[string]any{}, nil)
+		signOut(t)
 		w.wantEnded(token)
 		elsewhere.wantEnded(other)
 		w.wantGone(t, "ben", 0)
+	})
+
+	t.Run("there, with two connections", func(t *testing.T) {
+		w := s.openWindow(t)
+		token := login(w, "roles", "ben")
+		w.open(s.public + "/login/groups?return_to=/") // it does not ask who this is
+		w.see("Grant Access")
+		w.click("#kc-login")
+		w.do(chromedp.WaitVisible(ordersView))
+		again := w.token().Token
+		k.pages().logOut(w)
+		s.wantLogouts(t, "groups", "roles")
+		w.wantEnded(token)
+		w.wantEnded(again)
+	})
+
+	t.Run("there, without session required", func(t *testing.T) {
+		attributes := maps.Clone(k.client(t)["attributes"].(map[string]any))
+		attributes["backchannel.logout.session.required"] = "false"
+		k.changeClient(t, "attributes", attributes)
+		w, elsewhere := s.openWindow(t), s.openWindow(t)
+		token, other := login(w, "roles", "ben"), login(elsewhere, "roles", "ben")
+		k.pages().logOut(w)
+		s.wantLogouts(t, "roles")
+		w.wantEnded(token)
+		elsewhere.wantEnded(other) // its token names nobody but the person
+	})
+
+	// docs/keycloak.md says what to do about that.
+	t.Run("Keycloak says nothing when it disables somebody", func(t *testing.T) {
+		w := s.openWindow(t)
+		token := login(w, "roles", "ben")
+		var person map[string]any
+		k.admin(t, http.MethodGet, "/shop/users/"+people[0].ID, nil, &person)
+		enable := func(yes bool) {
+			person["enabled"] = yes
+			k.admin(t, http.MethodPut, "/shop/users/"+people[0].ID, person, nil)
+		}
+		t.Cleanup(func() { enable(true) })
+		enable(false)
+		s.wantLogouts(t)
+		w.wantLive(token)
+		signOut(t)
+		w.wantEnded(token)
 	})
 }
