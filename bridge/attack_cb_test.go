@@ -908,7 +908,7 @@ func TestAttack_CB10_TokenResponse(t *testing.T) {
 		{name: "string", set: body(func(string) string { return `"x"` }), want: "not an object"},
 		{name: "null", set: body(func(string) string { return "null" }), want: "not an object"},
 		{name: "nothing", set: body(func(string) string { return "" }), want: unusable},
-		{name: "empty object", set: body(func(string) string { return "{}" }), want: noID},
+		{name: "empty object", set: body(func(string) string { return "{}" }), want: noAccess},
 		{name: "JSON-P", set: body(func(g string) string { return "cb(" + g + ")" }), want: unusable},
 		{name: "guarded JSON", set: body(func(g string) string { return ")]}'\n" + g }), want: unusable},
 		{name: "byte order mark", set: body(func(g string) string { return "\ufeff" + g }), want: unusable},

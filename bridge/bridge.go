@@ -9,6 +9,7 @@
 // and so is a token:
 //
 //	handleToken     session cookie -> Store.Session -> Rules.Decide -> Signer.Token -> JSON
+//	                (Store.Session -> Provider.Refresh -> Store.Confirm -> Store.Session, when session.recheck has passed)
 //
 // A logout is two: one that begins here goes on to the provider, one that begins there comes to us.
 //
@@ -24,7 +25,7 @@
 //	token.go         /api_token and /me                        outbound.go      its HTTP client
 //	logout.go        /logout, and the way by the provider      strictjson.go    JSON without its ambiguities
 //	backchannel.go   logouts that providers send               device.go        a User-Agent in plain words
-//	sessions.go      /sessions
+//	refresh.go       whether the provider still says so        sessions.go      /sessions
 //	pages.go         what people see                           store*.go        users, identities, sessions, events: their SQL
 //	error.go         causes, and what may be told of them      signer.go        access tokens
 //	middleware.go    what every request passes                 rules.go         the rules in force, and their reload

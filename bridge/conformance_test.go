@@ -251,6 +251,43 @@ func TestConformance_General(t *testing.T) {
 	})
 }
 
+// TestConformance_Refresh has the modules about refresh tokens. The bridge refreshes when session.recheck has passed.
+func TestConformance_Refresh(t *testing.T) {
+	refresh := func(change func(c map[string]any), status, userinfo int) func(t *testing.T, s *service, b *bridgetest.Browser) {
+		return func(t *testing.T, s *service, b *bridgetest.Browser) {
+			first := s.OP.Requests("userinfo")[0].Header.Get("Authorization")
+			s.advance(15 * time.Minute)
+			s.behave(func(b *bridgetest.Behaviour) {
+				b.IDTokenClaims = func(c map[string]any) {
+					c["iat"], c["exp"] = s.now().Unix(), s.now().Add(5*time.Minute).Unix()
+					if change != nil {
+						change(c)
+					}
+				}
+			})
+			page, _ := s.token(b)
+			sent := s.OP.Requests("token")
+			if page.Status != status || len(sent) != 1 || sent[0].Form.Get("grant_type") != "refresh_token" || sent[0].Form.Get("refresh_token") == "" {
+				t.Fatalf("%d %s after %v", page.Status, page.Body, sent)
+			}
+			asked := s.OP.Requests("userinfo")
+			if len(asked) != userinfo {
+				t.Fatalf("%d calls of UserInfo", len(asked))
+			}
+			for _, r := range asked {
+				if again := r.Header.Get("Authorization"); again == first || !strings.HasPrefix(again, "Bearer ") {
+					t.Error("UserInfo is not asked with the new access token")
+				}
+			}
+		}
+	}
+	conformance(t, []module{
+		{name: "oidcc-client-test-refresh-token", provider: offline, check: refresh(nil, 200, 1)},
+		{name: "oidcc-client-test-refresh-token-invalid-issuer", provider: offline, check: refresh(func(c map[string]any) { c["iss"] = c["iss"].(string) + "1" }, 401, 0)},
+		{name: "oidcc-client-test-refresh-token-invalid-sub", provider: offline, check: refresh(func(c map[string]any) { c["sub"] = c["sub"].(string) + "1" }, 401, 0)},
+	})
+}
+
 // TestConformance_FAPI2 has the modules of the FAPI 2.0 client plan that are about things any relying party does. The bridge is no FAPI client.
 func TestConformance_FAPI2(t *testing.T) {
 	answered := func(change func(p url.Values)) func(*service, *bridgetest.Behaviour) {
@@ -280,6 +317,12 @@ func TestConformance_FAPI2(t *testing.T) {
 		{name: "token-type-case-insensitivity", set: response(func(r map[string]any) { r["token_type"] = "bEaReR" })},
 		{name: "token-endpoint-response-without-expires_in", set: response(func(r map[string]any) { delete(r, "expires_in") })},
 		{name: "discovery-issuer-mismatch", set: issuerMismatch, refuse: "calls itself", status: 503, stopAt: "authorize"},
+		{name: "refresh-token-test", provider: offline, check: func(t *testing.T, s *service, b *bridgetest.Browser) {
+			s.advance(15 * time.Minute)
+			if page, _ := s.token(b); page.Status != 200 || s.OP.Calls("token") != 2 {
+				t.Errorf("%d after %d token requests", page.Status, s.OP.Calls("token"))
+			}
+		}},
 	}
 	for i := range modules {
 		modules[i].name = "fapi2-security-profile-final-client-test-" + modules[i].name

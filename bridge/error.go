@@ -24,7 +24,7 @@ var (
 	ErrCallback         = errors.New("callback is malformed")            //
 	ErrAuthorization    = errors.New("provider answered with an error")  // RFC 6749 section 4.1.2.1
 	ErrCancelled        = errors.New("person cancelled at the provider") // its error access_denied
-	ErrCodeRefused      = errors.New("provider refuses the code")        // RFC 6749 section 5.2 invalid_grant
+	ErrGrantRefused     = errors.New("provider refuses the code")        // RFC 6749 section 5.2 invalid_grant; of a refresh token, too
 	ErrProviderDown     = errors.New("provider cannot be reached")       //
 	ErrProviderAnswer   = errors.New("provider gave an unusable answer") //
 	ErrUnknownProvider  = errors.New("no such provider")                 //
@@ -70,7 +70,7 @@ var publicErrors = []publicError{
 	{ErrCallback, 400, "invalid_request", "This login cannot be finished", "The answer that your browser brought from the provider is not complete. Please start again.", true},
 	{ErrCancelled, 403, "cancelled", "You cancelled the login", "Nothing happened. You can start again whenever you like.", true},
 	{ErrAuthorization, 502, "provider_error", "The provider could not log you in", "It gave an error instead. Please try again; if that does not help, send the code below to the people who run this service.", true},
-	{ErrCodeRefused, 400, "login_replayed", "This login was already used or took too long", "Please start again.", true},
+	{ErrGrantRefused, 400, "login_replayed", "This login was already used or took too long", "Please start again.", true},
 	{ErrProviderDown, 503, "provider_unavailable", "The login provider does not answer", "Please try again in a minute. Nothing is wrong with your account.", true},
 	{ErrProviderAnswer, 502, "provider_error", "The provider's answer cannot be trusted", "So you were not logged in. Please send the code below to the people who run this service.", true},
 	{ErrUnknownProvider, 404, "unknown_provider", "There is no such provider", "Please choose one of those that this service knows.", true},

@@ -24,6 +24,7 @@ type Metrics struct {
 	refusals    *prometheus.CounterVec
 	tokenFaults *prometheus.CounterVec
 	documents   *prometheus.CounterVec
+	rechecks    *prometheus.CounterVec
 	tokens      prometheus.Counter
 	decisions   *prometheus.CounterVec
 	loginClaims *prometheus.CounterVec
@@ -60,6 +61,9 @@ func NewMetrics(version string) *Metrics {
 		documents: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "oidc_bridge_provider_document_failures_total", Help: "Discovery documents and key sets that could not be fetched or used.",
 		}, []string{"provider", "document"}),
+		rechecks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "oidc_bridge_rechecks_total", Help: "Sessions that were checked at their provider, by what came of it.",
+		}, []string{"provider", "outcome"}),
 		tokens: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "oidc_bridge_access_tokens_total", Help: "Access tokens signed.",
 		}),
@@ -91,7 +95,7 @@ func NewMetrics(version string) *Metrics {
 	}, []string{"version"})
 	info.WithLabelValues(version).Set(1)
 	m.rulesOK.Set(1)
-	m.registry.MustRegister(m.requests, m.duration, m.logins, m.logouts, m.refusals, m.tokenFaults, m.documents, m.tokens, info,
+	m.registry.MustRegister(m.requests, m.duration, m.logins, m.logouts, m.refusals, m.tokenFaults, m.documents, m.rechecks, m.tokens, info,
 		m.decisions, m.loginClaims, m.rules, m.rulesOK, m.withdrawn, m.listening, m.swept,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -119,6 +123,16 @@ func (m *Metrics) loggedOut(provider, from string, sessions int) {
 
 func (m *Metrics) refused(reason string, err error) {
 	m.refusals.WithLabelValues(reason).Inc()
+	m.fault(err)
+}
+
+// rechecked counts what came of asking the provider again.
+func (m *Metrics) rechecked(provider string, outcome recheckOutcome, err error) {
+	m.rechecks.WithLabelValues(provider, string(outcome)).Inc()
+	m.fault(err)
+}
+
+func (m *Metrics) fault(err error) {
 	var fault tokenFault
 	if errors.As(err, &fault) {
 		m.tokenFaults.WithLabelValues(string(fault)).Inc()

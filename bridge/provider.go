@@ -35,6 +35,7 @@ type Provider struct {
 	client      *http.Client
 	verifier    verifier
 	insecureDev bool
+	recheck     bool // refresh tokens are kept
 	log         documentLog
 	now         func() time.Time
 	flight      singleflight.Group
@@ -65,8 +66,8 @@ type Identity struct {
 	Tokens  mapping.Tokens
 
 	IssuedAt     time.Time // iat of the ID token
-	IDToken      Secret    // as it came, where the provider wants to see it again at logout
-	RefreshToken Secret    // empty where the provider gives none
+	IDToken      Secret    // as it came, where the provider wants to see it again at logout, or a refresh will be held against it
+	RefreshToken Secret    // empty where the provider gives none, or nobody asks it again
 }
 
 // NewProvider makes the connection. It reaches for the provider on first use only, so that the bridge starts while a provider is down.
@@ -87,6 +88,7 @@ func NewProvider(c *Config, p ProviderConfig, log *slog.Logger, m *Metrics, now 
 			keys: newKeySet(client, alg, documents, now), requireLogoutType: p.RequireLogoutType,
 		},
 		insecureDev: c.InsecureDev,
+		recheck:     c.Session.Recheck > 0,
 		log:         documents,
 		now:         now,
 	}, nil
@@ -229,8 +231,8 @@ func (p *Provider) EndSessionURL(ctx context.Context, idToken Secret, state stri
 		return "", err
 	}
 	request := url.Values{"client_id": {p.ClientID}, "post_logout_redirect_uri": {p.loggedOut}, "state": {state}}
-	if !idToken.Empty() {
-		request.Set("id_token_hint", idToken.Reveal())
+	if hint := idToken.Reveal(); hint != "" && len(hint) <= maxHint {
+		request.Set("id_token_hint", hint)
 	}
 	if target.RawQuery != "" {
 		target.RawQuery += "&"
@@ -269,23 +271,38 @@ func (p *Provider) Exchange(ctx context.Context, rules *mapping.Rules, login Log
 	if err != nil {
 		return Identity{}, err
 	}
-	tokens, err := p.redeem(ctx, m.tokenEndpoint, code, login.Verifier)
+	tokens, err := p.redeem(ctx, m.tokenEndpoint, url.Values{
+		"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {p.redirectURI}, "code_verifier": {login.Verifier},
+	})
 	if err != nil {
 		return Identity{}, err
 	}
-	started := time.Unix(login.Started, 0)
-	idToken, err := p.verifier.idToken(ctx, m.jwksURI, tokens.idToken, expectation{login.Nonce, tokens.accessToken, started})
+	if tokens.idToken == "" {
+		return Identity{}, fmt.Errorf("%w: token response: no id_token", ErrProviderAnswer)
+	}
+	idToken, err := p.verifier.idToken(ctx, m.jwksURI, tokens.idToken, expectation{
+		nonce: login.Nonce, accessToken: tokens.accessToken, started: time.Unix(login.Started, 0),
+	})
 	if err != nil {
 		return Identity{}, answerError("ID token", err)
 	}
+	return p.identify(ctx, m, rules, tokens, idToken, time.Unix(login.Started, 0))
+}
+
+// identify makes an identity of a verified ID token and of what came with it, which it verifies.
+func (p *Provider) identify(ctx context.Context, m *metadata, rules *mapping.Rules, tokens tokenResponse, idToken map[string]any,
+	started time.Time,
+) (Identity, error) {
 	identity := Identity{Issuer: p.Issuer, Subject: idToken["sub"].(string), Tokens: mapping.Tokens{IDToken: idToken}}
 	identity.SID, _ = idToken["sid"].(string)
-	iat, err := timeClaim(idToken, "iat", faultIssued)
-	if err != nil {
+	var err error
+	if identity.IssuedAt, err = timeClaim(idToken, "iat", faultIssued); err != nil {
 		return Identity{}, answerError("ID token", err)
 	}
-	identity.IssuedAt, identity.RefreshToken = iat, NewSecret(tokens.refreshToken)
-	if m.endSessionEndpoint != "" && len(tokens.idToken) <= maxHint {
+	if p.recheck {
+		identity.RefreshToken = NewSecret(tokens.refreshToken)
+	}
+	if m.endSessionEndpoint != "" && len(tokens.idToken) <= maxHint || !identity.RefreshToken.Empty() {
 		identity.IDToken = NewSecret(tokens.idToken)
 	}
 	// An opaque access token has no claims that we could read. The mapping counts those that would be in it as broken, not as absent.

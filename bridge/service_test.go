@@ -104,6 +104,7 @@ type settings struct {
 	provider string // more YAML lines of provider op
 	signing  string // more of the section signing
 	listen   string // database.listen; off unless a test is about memory: most ask right after they changed a row
+	clock    bool   // the provider has the bridge's
 	url      func(db *bridgetest.Database) string
 	database *bridgetest.Database
 }
@@ -112,6 +113,7 @@ func withRules(text string) setting    { return func(s *settings) { s.rules = te
 func withConfig(text string) setting   { return func(s *settings) { s.config = text } }
 func withProvider(text string) setting { return func(s *settings) { s.provider = text } }
 
+func withOneClock() setting                        { return func(s *settings) { s.clock = true } }
 func withSigning(text string) setting              { return func(s *settings) { s.signing = ", " + text } }
 func withPrefix(path string) setting               { return func(s *settings) { s.prefix = path } }
 func withDatabase(db *bridgetest.Database) setting { return func(s *settings) { s.database = db } }
@@ -141,7 +143,12 @@ func newService(t *testing.T, set ...setting) *service {
 	public, private := s.heard, listen(t)
 	s.URL = "http://" + public.Addr().String() + o.prefix
 	s.Private = "http://" + private.Addr().String()
+	clock := time.Now
+	if o.clock {
+		clock = s.now
+	}
 	s.OP = bridgetest.NewOP(t, bridgetest.OPOptions{
+		Now:      clock,
 		Personas: personas,
 		Clients:  []bridgetest.Client{{ID: "bridge", Secret: clientSecret, RedirectURIs: []string{s.URL + "/callback/op"}, PostLogoutRedirectURIs: []string{s.URL + "/logged-out"}, BackchannelLogoutURI: s.URL + "/backchannel-logout/op"}},
 	})

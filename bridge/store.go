@@ -25,6 +25,7 @@ type Store struct {
 	vault       *vault
 	hook        string // users.hook or ""
 	idle        time.Duration
+	recheck     time.Duration
 	maxSessions int // of one user; 0: any number
 	memory      *sessionMemory
 	touches     touches
@@ -44,9 +45,11 @@ type Session struct {
 	Decided     Decided     // what was decided last time
 	LastSeen    time.Time
 	IdleExpires time.Time
-	Expires     time.Time // absolute
-	userRow     int64     // bridge.users.id
-	hash        [32]byte  // of its token
+	Expires     time.Time  // absolute
+	Checked     *time.Time // when its provider last confirmed it; nil: it gave no refresh token
+	CheckUntil  *time.Time // it is not asked before; nil: it may be
+	userRow     int64      // bridge.users.id
+	hash        [32]byte   // of its token
 }
 
 // Decided is a decision as the database remembers it, to see when it changes.
@@ -70,7 +73,7 @@ func OpenStore(ctx context.Context, c *Config, now func() time.Time) (*Store, er
 		return nil, err
 	}
 	s := &Store{
-		vault: vault, hook: c.Hook, idle: c.Session.Idle, maxSessions: c.Session.MaxPerUser, memory: newSessionMemory(), now: now,
+		vault: vault, hook: c.Hook, idle: c.Session.Idle, recheck: c.Session.Recheck, maxSessions: c.Session.MaxPerUser, memory: newSessionMemory(), now: now,
 		pooler: pooler{known: c.Database.Listen != "auto", between: c.Database.Listen == "off"},
 	}
 	config.BeforeConnect = func(ctx context.Context, config *pgx.ConnConfig) error {
@@ -165,12 +168,13 @@ func (s *Store) Session(ctx context.Context, token SessionToken) (Session, error
 	out := Session{hash: hash}
 	err := s.pool.QueryRow(ctx, `
 SELECT s.id::text, coalesce(u.app_user_id, u.id::text), u.id, s.provider, i.issuer, i.subject, s.claims, coalesce(u.role, ''),
-	coalesce(s.role, ''), coalesce(s.rule, ''), coalesce(s.ref, ''), s.row_role IS NOT NULL, coalesce(s.row_role, ''), s.last_seen_at, s.idle_expires_at, s.expires_at
+	coalesce(s.role, ''), coalesce(s.rule, ''), coalesce(s.ref, ''), s.row_role IS NOT NULL, coalesce(s.row_role, ''), s.last_seen_at, s.idle_expires_at, s.expires_at,
+	CASE WHEN s.refresh_token IS NOT NULL THEN coalesce(s.checked_at, s.created_at) END, s.check_until
 FROM bridge.sessions s JOIN bridge.users u ON u.id = s.user_id JOIN bridge.identities i ON i.id = s.identity_id
 WHERE s.token_hash = $1 AND s.expires_at > $2 AND s.idle_expires_at > $2 AND u.disabled_at IS NULL
 	AND (u.app_user_id IS NOT NULL OR NOT $3)`, hash[:], now, s.hook != "").Scan(
 		&out.ID, &out.UserID, &out.userRow, &out.Provider, &out.Issuer, &out.Subject, &out.Claims, &out.Row.Role,
-		&out.Decided.Role, &out.Decided.Rule, &out.Decided.Ref, &out.Decided.ReadRow, &out.Decided.RowRole, &out.LastSeen, &out.IdleExpires, &out.Expires)
+		&out.Decided.Role, &out.Decided.Rule, &out.Decided.Ref, &out.Decided.ReadRow, &out.Decided.RowRole, &out.LastSeen, &out.IdleExpires, &out.Expires, &out.Checked, &out.CheckUntil)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Session{}, ErrNoSession
 	}

@@ -103,6 +103,9 @@ func (s sessionReader) decide(r *http.Request) (Grant, error) {
 	if err != nil || provider.Issuer != session.Issuer {
 		return Grant{}, ErrNoSession
 	}
+	if session, err = s.recheck(r.Context(), provider, token, session); err != nil {
+		return Grant{}, err
+	}
 	rules := s.rules.now()
 	decision := rules.Decide(mapping.Input{Provider: session.Provider, Claims: session.Claims, Row: session.Row, Now: s.now()})
 	s.metrics.decided(session.Provider, decision)

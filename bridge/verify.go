@@ -55,6 +55,7 @@ const (
 	faultSession   tokenFault = "sid"
 	faultTokenID   tokenFault = "jti"
 	faultNonce     tokenFault = "nonce"
+	faultLoggedIn  tokenFault = "auth_time"
 	faultHash      tokenFault = "at_hash"
 	faultEvents    tokenFault = "events"   // those of a logout token, or not
 	faultUserInfo  tokenFault = "userinfo" // the UserInfo response is not about this subject
@@ -72,11 +73,12 @@ type verifier struct {
 	requireLogoutType bool
 }
 
-// expectation is what the login knows about the ID token to come.
+// expectation is what a login, or the refresh of one, knows about the ID token to come.
 type expectation struct {
 	nonce       string
 	accessToken string // at_hash is checked against it
 	started     time.Time
+	last        map[string]any // of a refresh: the claims of the login's last ID token; nil: of a login
 }
 
 // idToken verifies an ID token from the token endpoint and returns its claims (OpenID Connect Core 3.1.3.7).
@@ -92,6 +94,12 @@ func (v *verifier) idToken(ctx context.Context, jwksURI, raw string, want expect
 	if _, present := claims["events"]; present {
 		return nil, faultEvents
 	}
+	// Of a refresh the nonce is looked at here. It comes first, so that another login's token is told from one that is unusable.
+	if want.last != nil {
+		if err := v.sameLogin(want.last, claims); err != nil {
+			return nil, err
+		}
+	}
 	if err := v.library(ctx, token); err != nil {
 		return nil, err
 	}
@@ -104,7 +112,7 @@ func (v *verifier) idToken(ctx context.Context, jwksURI, raw string, want expect
 		return nil, err
 	}
 	nonce, _ := claims["nonce"].(string)
-	if want.nonce == "" || subtle.ConstantTimeCompare([]byte(nonce), []byte(want.nonce)) != 1 {
+	if want.last == nil && (want.nonce == "" || subtle.ConstantTimeCompare([]byte(nonce), []byte(want.nonce)) != 1) {
 		return nil, faultNonce
 	}
 	if hash, present := claims["at_hash"]; present {
@@ -313,10 +321,17 @@ func (v *verifier) audience(claims map[string]any) error {
 	return nil
 }
 
-// issuerAndTimes checks what every token of the provider must have. notBefore bounds iat, life what lies between iat and exp.
-func (v *verifier) issuerAndTimes(claims map[string]any, notBefore time.Time, life time.Duration) error {
+func (v *verifier) issuedHere(claims map[string]any) error {
 	if iss := claims["iss"]; !isOneOf(iss, v.issuer) && !(v.issuer == googleIssuer && isOneOf(iss, googleSpelled)) {
 		return faultIssuer
+	}
+	return nil
+}
+
+// issuerAndTimes checks what every token of the provider must have. notBefore bounds iat, life what lies between iat and exp.
+func (v *verifier) issuerAndTimes(claims map[string]any, notBefore time.Time, life time.Duration) error {
+	if err := v.issuedHere(claims); err != nil {
+		return err
 	}
 	now := v.now()
 	exp, err := timeClaim(claims, "exp", faultExpiry)

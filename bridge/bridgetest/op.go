@@ -47,24 +47,26 @@ type OPOptions struct {
 }
 
 // OP is an OpenID Provider for tests and the demo: authorization code flow with PKCE (required), discovery, UserInfo, RP-initiated
-// and back-channel logout. It follows the specifications until [OP.Set] tells it not to.
+// and back-channel logout, and, for the scope offline_access, refresh tokens that are used once. It follows the specifications until
+// [OP.Set] tells it not to.
 type OP struct {
 	options OPOptions
 	issuer  string
 	addr    string // where it listens, also after a restart
 
-	mu           sync.Mutex // guards what follows
-	server       *http.Server
-	current      Behaviour
-	keys         []*opKeys // newest first
-	personas     []Persona
-	clients      []Client
-	codes        map[string]grant // by authorization code
-	accessTokens map[string]grant
-	sessions     []grant // that got tokens and have not ended
-	logouts      []SentLogout
-	requests     map[string][]RecordedRequest // by endpoint
-	secrets      []string
+	mu            sync.Mutex // guards what follows
+	server        *http.Server
+	current       Behaviour
+	keys          []*opKeys // newest first
+	personas      []Persona
+	clients       []Client
+	codes         map[string]grant // by authorization code
+	accessTokens  map[string]grant
+	refreshTokens map[string]grant // those that were used, too
+	sessions      []grant          // that got tokens and have not ended
+	logouts       []SentLogout
+	requests      map[string][]RecordedRequest // by endpoint
+	secrets       []string
 }
 
 // RecordedRequest is a request that an [OP] received.
@@ -94,7 +96,7 @@ func StartOP(ctx context.Context, o OPOptions) (*OP, error) {
 	op := &OP{
 		options: o, addr: o.Addr,
 		keys: []*opKeys{keys}, personas: slices.Clone(o.Personas), clients: slices.Clone(o.Clients),
-		codes: map[string]grant{}, accessTokens: map[string]grant{}, requests: map[string][]RecordedRequest{},
+		codes: map[string]grant{}, accessTokens: map[string]grant{}, refreshTokens: map[string]grant{}, requests: map[string][]RecordedRequest{},
 	}
 	host, _, err := net.SplitHostPort(o.Addr)
 	if err != nil {
@@ -206,7 +208,7 @@ func (op *OP) ForgetRequests() {
 }
 
 // Secrets returns what passed through the provider and nobody but the two ends of each message may know: states, nonces, codes, code
-// verifiers, access tokens and ID tokens. ForgetRequests forgets none of them.
+// verifiers, access tokens, refresh tokens and ID tokens. ForgetRequests forgets none of them.
 func (op *OP) Secrets() []string {
 	op.mu.Lock()
 	defer op.mu.Unlock()

@@ -19,6 +19,10 @@ type Behaviour struct {
 	// NoIssParameter neither advertises nor sends `iss` in authorization responses (RFC 9207). To break the promise only, delete it in
 	// AuthorizationResponse.
 	NoIssParameter bool
+	// RefreshTokens gives refresh tokens without the scope offline_access, too, as Keycloak does.
+	RefreshTokens bool
+	// KeepRefreshTokens leaves a refresh token good for ever: answers to a refresh hold no new one.
+	KeepRefreshTokens bool
 	// AutoLogin is the subject of a persona who is logged in without the page being shown.
 	AutoLogin string
 

@@ -27,7 +27,9 @@ type grant struct {
 	challenge   string // PKCE S256
 	scope       string
 	sid         string
-	at          time.Time
+	at          time.Time // of the login
+	issued      time.Time // of an access token
+	family      *family   // of its refresh tokens
 }
 
 func (op *OP) routes() http.Handler {
@@ -54,9 +56,9 @@ func (op *OP) discovery(w http.ResponseWriter, r *http.Request) {
 		"end_session_endpoint":                           op.issuer + "/end_session",
 		"response_types_supported":                       []string{"code"},
 		"response_modes_supported":                       []string{"query"},
-		"grant_types_supported":                          []string{"authorization_code"},
+		"grant_types_supported":                          []string{"authorization_code", "refresh_token"},
 		"subject_types_supported":                        []string{"public"},
-		"scopes_supported":                               []string{"openid", "profile", "email"},
+		"scopes_supported":                               []string{"openid", "profile", "email", "offline_access"},
 		"id_token_signing_alg_values_supported":          algs,
 		"token_endpoint_auth_methods_supported":          []string{"client_secret_basic", "client_secret_post"},
 		"code_challenge_methods_supported":               []string{"S256"},
@@ -115,6 +117,7 @@ func (op *OP) authorize(w http.ResponseWriter, r *http.Request) {
 	op.codes[code] = grant{
 		client: client, persona: persona, redirectURI: request.Get("redirect_uri"), nonce: request.Get("nonce"),
 		challenge: request.Get("code_challenge"), scope: request.Get("scope"), sid: rand.Text(), at: op.options.Now(),
+		family: &family{},
 	}
 	op.mu.Unlock()
 	op.passed(code, request.Get("state"), request.Get("nonce"))
@@ -173,18 +176,18 @@ func (op *OP) token(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusUnauthorized, map[string]any{"error": "invalid_client"})
 		return
 	}
-	if r.PostForm.Get("grant_type") != "authorization_code" {
+	now := op.options.Now()
+	var g grant
+	switch r.PostForm.Get("grant_type") {
+	case "authorization_code":
+		g, ok = op.redeem(r.PostForm, client, b, now)
+	case "refresh_token":
+		g, ok = op.refresh(r.PostForm, client, b)
+	default:
 		writeJSON(w, http.StatusBadRequest, map[string]any{"error": "unsupported_grant_type"})
 		return
 	}
-	code := r.PostForm.Get("code")
-	op.mu.Lock()
-	g, ok := op.codes[code]
-	delete(op.codes, code) // whatever comes of it: a code is presented once
-	op.mu.Unlock()
-	now := op.options.Now()
-	if !ok || g.client.ID != client.ID || g.redirectURI != r.PostForm.Get("redirect_uri") || now.Sub(g.at) > codeLife ||
-		!b.SkipPKCE && g.challenge != s256(r.PostForm.Get("code_verifier")) {
+	if !ok {
 		writeJSON(w, http.StatusBadRequest, map[string]any{"error": "invalid_grant"})
 		return
 	}
@@ -194,6 +197,17 @@ func (op *OP) token(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeJSON(w, http.StatusOK, response)
+}
+
+// redeem returns the grant of a code.
+func (op *OP) redeem(form url.Values, client Client, b Behaviour, now time.Time) (grant, bool) {
+	code := form.Get("code")
+	op.mu.Lock()
+	g, ok := op.codes[code]
+	delete(op.codes, code) // whatever comes of it: a code is presented once
+	op.mu.Unlock()
+	return g, ok && g.client.ID == client.ID && g.redirectURI == form.Get("redirect_uri") && now.Sub(g.at) <= codeLife &&
+		(b.SkipPKCE || g.challenge == s256(form.Get("code_verifier")))
 }
 
 func s256(verifier string) string {
@@ -228,11 +242,14 @@ func (op *OP) tokens(b Behaviour, g grant, now time.Time) (map[string]any, error
 	}
 	op.passed(accessToken, idToken)
 	op.mu.Lock()
-	op.sessions = append(op.sessions, g)
+	if !slices.ContainsFunc(op.sessions, func(known grant) bool { return known.family == g.family }) { // else a refresh
+		op.sessions = append(op.sessions, g)
+	}
 	op.mu.Unlock()
 	response := map[string]any{
 		"access_token": accessToken, "token_type": "Bearer", "expires_in": int(tokenLife.Seconds()), "scope": g.scope, "id_token": idToken,
 	}
+	op.addRefreshToken(response, g, b)
 	if b.TokenResponse != nil {
 		b.TokenResponse(response)
 	}
@@ -256,6 +273,7 @@ func (op *OP) accessToken(b Behaviour, g grant, now time.Time) (token string, er
 	}
 	op.mu.Lock()
 	defer op.mu.Unlock()
+	g.issued = now
 	op.accessTokens[token] = g
 	return token, nil
 }
@@ -295,8 +313,9 @@ func (op *OP) userInfo(w http.ResponseWriter, r *http.Request) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	op.mu.Lock()
 	g, ok := op.accessTokens[token]
+	ok = ok && !g.family.ended
 	op.mu.Unlock()
-	if !ok || !strings.EqualFold(scheme, "Bearer") || op.options.Now().Sub(g.at) > codeLife+tokenLife {
+	if !ok || !strings.EqualFold(scheme, "Bearer") || op.options.Now().Sub(g.issued) > tokenLife {
 		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 		w.WriteHeader(http.StatusUnauthorized)
 		return

@@ -27,7 +27,7 @@ type SentLogout struct {
 const logoutEvent = "http://schemas.openid.net/event/backchannel-logout"
 
 // LogOut ends all sessions of a persona, as when they log out at the provider or an administrator does it, and tells the clients (Back-Channel
-// Logout 1.0): one logout token for each session.
+// Logout 1.0): one logout token for each session. Their refresh tokens are worth nothing from then on.
 func (op *OP) LogOut(ctx context.Context, subject string) ([]SentLogout, error) {
 	return op.end(ctx, func(g grant) bool { return g.persona.Subject == subject })
 }
@@ -46,6 +46,7 @@ func (op *OP) end(ctx context.Context, match func(grant) bool) (sent []SentLogou
 	for _, g := range op.sessions {
 		if match(g) {
 			ended = append(ended, g)
+			g.family.ended = true
 		} else {
 			left = append(left, g)
 		}

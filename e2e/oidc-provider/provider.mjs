@@ -5,6 +5,8 @@
 // URL is the bridge's public_url; the clients' redirect and logout addresses are below it. The provider's clock is ahead of the machine's, or,
 // with a negative number, behind. Listens on loopback, prints one line of JSON with its issuer on stdout once it answers, and exits when its
 // stdin closes, so that it never outlives its parent.
+//
+// PUT /people/NAME with a JSON object changes somebody's claims, DELETE removes them: what an administrator does. Refresh tokens are used once.
 import { createPrivateKey, generateKeyPairSync } from 'node:crypto';
 import { createServer } from 'node:http';
 import { parseArgs } from 'node:util';
@@ -58,6 +60,7 @@ const configuration = {
   claims: { openid: ['sub'], email: ['email', 'email_verified'], profile: ['name', 'groups'] },
   findAccount: (ctx, id) => people[id] && { accountId: id, claims: () => ({ sub: id, ...people[id] }) },
   pkce: { required: () => true },
+  rotateRefreshToken: true,
   cookies: { keys: ['signs the cookies of a provider that lives for one test run'] },
   jwks: { keys: [signingKey()] },
   ttl: { AccessToken: 3600, AuthorizationCode: 60, Grant: 86400, IdToken: 3600, Interaction: 600, RefreshToken: 86400, Session: 86400 },
@@ -116,6 +119,15 @@ async function interact(provider, req, res) {
   return finish({ consent: { grantId: await grant.save() } });
 }
 
+async function administer(req, res) {
+  const name = req.url.slice('/people/'.length);
+  let body = '';
+  for await (const chunk of req) body += chunk;
+  if (req.method === 'PUT') people[name] = JSON.parse(body);
+  else delete people[name];
+  res.writeHead(204).end();
+}
+
 const server = createServer();
 server.listen(Number(flags.port), '127.0.0.1', () => {
   const issuer = `http://127.0.0.1:${server.address().port}`;
@@ -124,6 +136,7 @@ server.listen(Number(flags.port), '127.0.0.1', () => {
   provider.on('server_error', (ctx, err) => console.error(err));
   provider.on('grant.error', (ctx, err) => console.error(`token endpoint: ${err.message}: ${err.error_detail ?? err.error_description}`));
   server.on('request', (req, res) => {
+    if (req.url.startsWith('/people/')) return administer(req, res);
     if (!req.url.startsWith('/interaction/')) return callback(req, res);
     interact(provider, req, res).catch((err) => res.writeHead(err.statusCode ?? 500, { 'Content-Type': 'text/html; charset=utf-8' })
       .end(page('Error', `<p>${escape(err.message)}</p>`)));
