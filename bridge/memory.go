@@ -29,21 +29,20 @@ type sessionMemory struct {
 
 	// Two generations each: what is in the older one has lived for memoryLife already, or was crowded out.
 	entries, olderEntries map[[32]byte]*remembered
-	changed, olderChanged map[string]uint64 // "session <id>" or "user <id>", as in the messages
+	changed, olderChanged map[string]uint64 // by the id of a session or user, which never look alike
 	turned                time.Time
 	olderUntil            uint64 // no change in the older generation has a higher number
 }
 
-// The messages of the triggers in migrations/0002_sessions.sql. Any database role can send them, too: all that they do is make us read again.
+// The messages of the triggers in migrations/0002_sessions.sql are this, and "user" with its id. Any database role can send them, too: all that
+// they do is make us read again.
 func sessionMessage(id string) string { return "session " + id }
-func userMessage(id int64) string     { return "user " + strconv.FormatInt(id, 10) }
 
 type remembered struct {
-	session   Session
-	read      time.Time // before the query
-	changes   uint64    // before the query
-	asSession string    // its names in messages
-	asUser    string
+	session Session
+	read    time.Time // before the query
+	changes uint64    // before the query
+	user    string    // id
 }
 
 func newSessionMemory() *sessionMemory {
@@ -77,7 +76,8 @@ func (m *sessionMemory) forget(hash []byte) {
 }
 
 func (m *sessionMemory) lastChange(entry *remembered) uint64 {
-	return max(m.all, m.changed[entry.asSession], m.olderChanged[entry.asSession], m.changed[entry.asUser], m.olderChanged[entry.asUser])
+	id, user := entry.session.ID, entry.user
+	return max(m.all, m.changed[id], m.olderChanged[id], m.changed[user], m.olderChanged[user])
 }
 
 // changesSoFar is to be asked before a query whose answer is to be remembered.
@@ -99,7 +99,7 @@ func (m *sessionMemory) remember(session Session, read time.Time, changes uint64
 		m.olderEntries, m.entries = m.entries, map[[32]byte]*remembered{}
 	}
 	m.entries[session.hash] = &remembered{
-		session: session, read: read, changes: changes, asSession: sessionMessage(session.ID), asUser: userMessage(session.userRow),
+		session: session, read: read, changes: changes, user: strconv.FormatInt(session.userRow, 10),
 	}
 }
 
@@ -121,13 +121,14 @@ func (m *sessionMemory) change(message string, now time.Time) {
 	defer m.mu.Unlock()
 	m.turn(now)
 	m.changes++
-	named := len(message) <= 64 && (strings.HasPrefix(message, "session ") || strings.HasPrefix(message, "user "))
+	what, id, _ := strings.Cut(message, " ")
+	named := (what == "session" || what == "user") && id != "" && len(id) <= 64
 	if !named || len(m.changed) >= memoryChanges {
 		m.all = m.changes
 		m.changed, m.olderChanged = map[string]uint64{}, nil
 		return
 	}
-	m.changed[message] = m.changes
+	m.changed[id] = m.changes
 }
 
 // listening takes in that the database answered a ping that was sent at this time, after every message before it was taken in.

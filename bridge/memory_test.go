@@ -26,6 +26,8 @@ func TestMemoryAnswersOnlyWhatItMay(t *testing.T) {
 		{"the session changed", func(m *sessionMemory) { m.change(sessionMessage(session.ID), now) }, 0, false, true},
 		{"the user changed", func(m *sessionMemory) { m.change("user 7", now) }, 0, false, true},
 		{"everything changed", func(m *sessionMemory) { m.change("all", now) }, 0, false, false},
+		{"a session without id", func(m *sessionMemory) { m.change("session", now) }, 0, false, false},
+		{"a session with an empty id", func(m *sessionMemory) { m.change("session ", now) }, 0, false, false},
 		{"somebody sends nonsense", func(m *sessionMemory) { m.change("session "+fmt.Sprintf("%080d", 0), now) }, 0, false, false},
 		{"another user changed", func(m *sessionMemory) { m.change("user 77", now) }, 0, true, true},
 		{"the last ping is a second old", func(m *sessionMemory) { m.listening(time.Now().Add(-time.Second)) }, 0, false, false},
@@ -44,7 +46,7 @@ func TestMemoryAnswersOnlyWhatItMay(t *testing.T) {
 		}, 0, false, false},
 		{"more changes than it keeps", func(m *sessionMemory) {
 			for i := range memoryChanges + 1 {
-				m.change(userMessage(int64(1000+i)), now)
+				m.change(fmt.Sprint("user ", 1000+i), now)
 			}
 		}, 0, false, false},
 	} {
@@ -103,7 +105,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	m.listening(now)
 	for i := range 3*memoryEntries + 1 {
 		m.remember(Session{hash: [32]byte{byte(i), byte(i >> 8), byte(i >> 16)}}, now, 0)
-		m.change(userMessage(int64(i)), now)
+		m.change(fmt.Sprint("user ", i), now)
 	}
 	if n := len(m.entries) + len(m.olderEntries); n > 2*memoryEntries {
 		t.Errorf("%d entries", n)

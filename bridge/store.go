@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"time"
+	"unique"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -182,6 +183,9 @@ WHERE s.token_hash = $1 AND s.expires_at > $2 AND s.idle_expires_at > $2 AND u.d
 		return Session{}, storeError(err)
 	}
 	out.Row.Known = true
+	for _, text := range []*string{&out.Provider, &out.Issuer, &out.Decided.Role, &out.Decided.Rule} {
+		*text = unique.Make(*text).Value() // most sessions say the same: memory holds it once
+	}
 	s.memory.remember(out, now, changes)
 	return out, nil
 }
