@@ -329,6 +329,9 @@ func TestFault_F07_ReadOnlyDatabase(t *testing.T) {
 	if _, page := s.login("carl", "/"); page.Status != http.StatusServiceUnavailable {
 		t.Errorf("a login: %d %s", page.Status, page.Text())
 	}
+	if findings := bridge.CheckDatabase(t.Context(), s.Config, nil); len(findings) != 1 || !strings.Contains(findings[0].Message, "read-only") {
+		t.Errorf("check: %v", findings)
+	}
 	bridgetest.Await(t, "the log says that uses are not written", func() bool {
 		return strings.Contains(strings.Join(s.Log.Lines(), "\n"), "last uses of sessions were not written")
 	})

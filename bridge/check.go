@@ -122,7 +122,7 @@ func checkProviderNames(c *Config, rules *mapping.Rules) (findings []strictyaml.
 // authenticator may take it on and nothing beyond. rules may be nil.
 func CheckDatabase(ctx context.Context, c *Config, rules *mapping.Rules) []strictyaml.Finding {
 	return inDatabase(ctx, c, func(ctx context.Context, conn *pgx.Conn) []strictyaml.Finding {
-		if findings := checkPrimary(ctx, conn); findings != nil {
+		if findings := checkWrites(ctx, conn); findings != nil {
 			return findings
 		}
 		parties := checkParties(ctx, conn, c.Database.Authenticator)
@@ -151,7 +151,11 @@ func CheckRoles(ctx context.Context, c *Config, rules *mapping.Rules) []strictya
 func inDatabase(ctx context.Context, c *Config, check func(context.Context, *pgx.Conn) []strictyaml.Finding) []strictyaml.Finding {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	conn, err := connectDatabase(ctx, c.Database.URL)
+	conn, err := connectDatabase(ctx, c.Database.URL, false)
+	if errors.Is(err, errStandby) {
+		return []strictyaml.Finding{databaseFinding(errStandby.Error(),
+			"name the primary in database.url, or all servers of the cluster: postgres://…@db1,db2/app?target_session_attrs=read-write")}
+	}
 	if err != nil {
 		return []strictyaml.Finding{databaseFinding("cannot connect: "+connectError(err), "check database.url, and that the server listens there")}
 	}

@@ -9,17 +9,13 @@ import (
 	"github.com/oidc-bridge/oidc-bridge/mapping/strictyaml"
 )
 
-// checkPrimary refuses a server that only reads: it may still have sessions that have ended (DB-06).
-func checkPrimary(ctx context.Context, conn *pgx.Conn) []strictyaml.Finding {
-	var standby, readOnly bool
-	err := conn.QueryRow(ctx, "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only')::boolean").Scan(&standby, &readOnly)
-	switch {
-	case err != nil:
-		return []strictyaml.Finding{databaseFinding("standby or primary: "+connectError(err), "")}
-	case standby:
-		return []strictyaml.Finding{databaseFinding("this server is a standby: what it knows of sessions is old, and nobody could log in",
-			"name the primary in database.url, or all servers of the cluster: postgres://…@db1,db2/app?target_session_attrs=read-write")}
-	case readOnly:
+// checkWrites refuses a database that only reads: tokens of sessions would go on, logins would not.
+func checkWrites(ctx context.Context, conn *pgx.Conn) []strictyaml.Finding {
+	var readOnly bool
+	if err := conn.QueryRow(ctx, "SELECT pg_catalog.current_setting('transaction_read_only')::boolean").Scan(&readOnly); err != nil {
+		return []strictyaml.Finding{databaseFinding("transaction_read_only: "+connectError(err), "")}
+	}
+	if readOnly {
 		return []strictyaml.Finding{databaseFinding("transactions are read-only here (default_transaction_read_only): nobody could log in",
 			"ALTER DATABASE … or ALTER ROLE … RESET default_transaction_read_only;")}
 	}

@@ -52,7 +52,7 @@ type Event struct {
 
 // OpenRecords connects as the role of database.url.
 func OpenRecords(ctx context.Context, d *DatabaseConfig) (*Records, error) {
-	conn, err := connectDatabase(ctx, d.URL)
+	conn, err := connectDatabase(ctx, d.URL, true)
 	if err != nil {
 		return nil, fmt.Errorf("cannot connect to the database: %s", connectError(err))
 	}

@@ -55,7 +55,7 @@ type Who struct {
 func OpenPeople(ctx context.Context, url Secret, by string) (*People, error) {
 	connecting, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	conn, err := connectDatabase(connecting, url)
+	conn, err := connectDatabase(connecting, url, false)
 	if err != nil {
 		return nil, fmt.Errorf("cannot connect to the database: %s", connectError(err))
 	}

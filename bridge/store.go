@@ -84,20 +84,34 @@ func OpenStore(ctx context.Context, c *Config, now func() time.Time) (*Store, er
 		}
 		return err
 	}
-	// A standby may still have sessions that have ended (DB-06). What database.url says of target_session_attrs counts instead.
-	if config.ConnConfig.ValidateConnect == nil {
-		config.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
+	if config.ConnConfig.ValidateConnect == nil { // what database.url says of target_session_attrs counts instead
+		config.ConnConfig.ValidateConnect = requirePrimary
 	}
 	config.AfterConnect = clearSearchPath
 	s.pool, err = pgxpool.NewWithConfig(ctx, config)
 	return s, err
 }
 
-// connectDatabase makes a connection for one command of an operator. It prepares no statements, so that a pooler may stand in between.
-func connectDatabase(ctx context.Context, url Secret) (*pgx.Conn, error) {
+var errStandby = errors.New("this server is a standby: what it knows of sessions is old, and nobody could log in")
+
+// requirePrimary refuses a standby, which may still have sessions that have ended (DB-06). Of several servers in database.url the next is tried.
+func requirePrimary(ctx context.Context, conn *pgconn.PgConn) error {
+	results, err := conn.Exec(ctx, "SELECT pg_catalog.pg_is_in_recovery()").ReadAll()
+	if err == nil && string(results[0].Rows[0][0]) != "f" {
+		return errStandby
+	}
+	return err
+}
+
+// connectDatabase makes a connection for one command of an operator. It prepares no statements, so that a pooler may stand in between. A
+// standby is good enough for commands that only read.
+func connectDatabase(ctx context.Context, url Secret, reads bool) (*pgx.Conn, error) {
 	config, err := pgx.ParseConfig(url.Reveal())
 	if err != nil {
 		return nil, err
+	}
+	if !reads && config.ValidateConnect == nil {
+		config.ValidateConnect = requirePrimary
 	}
 	config.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	conn, err := pgx.ConnectConfig(ctx, config)

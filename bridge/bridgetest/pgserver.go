@@ -26,6 +26,7 @@ type server struct {
 	credential *syscall.Credential // nil: runs as ourselves
 	process    *os.Process
 	ended      chan struct{} // closed when the process is gone
+	settings   []string      // after the usual ones
 }
 
 const (
@@ -35,9 +36,10 @@ const (
 	lockFile = "owner.lock"
 )
 
-func startServer(ctx context.Context) (_ *server, err error) {
+// startServer starts a server with these settings. fill makes its data directory; nil is a new, empty one.
+func startServer(ctx context.Context, fill func(*server) error, settings ...string) (_ *server, err error) {
 	removeStaleServers()
-	s := &server{ended: make(chan struct{})}
+	s := &server{ended: make(chan struct{}), settings: settings}
 	if s.credential, err = unprivileged(); err != nil {
 		return nil, err
 	}
@@ -61,7 +63,10 @@ func startServer(ctx context.Context) (_ *server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.initdb(ctx, bin); err != nil {
+	if fill == nil {
+		fill = func(s *server) error { return s.initdb(ctx, bin) }
+	}
+	if err := fill(s); err != nil {
 		return nil, err
 	}
 	if err := s.start(ctx, bin); err != nil {
@@ -114,11 +119,11 @@ func (s *server) start(ctx context.Context, bin string) error {
 	}
 	defer log.Close()
 	args := []string{"-D", filepath.Join(s.dir, "data"), "-k", s.dir, "-p", serverPort}
-	for _, setting := range []string{
+	for _, setting := range append([]string{
 		"listen_addresses=", "unix_socket_permissions=0700", "max_connections=300",
 		"fsync=off", "synchronous_commit=off", "full_page_writes=off", "wal_level=minimal", "max_wal_senders=0",
 		"autovacuum=off", // a worker in the template would make CREATE DATABASE wait for it
-	} {
+	}, s.settings...) {
 		args = append(args, "-c", setting)
 	}
 	cmd := s.command(context.WithoutCancel(ctx), filepath.Join(bin, "postgres"), args...)

@@ -57,7 +57,7 @@ func StartPostgres(ctx context.Context) (*Postgres, error) {
 		}
 		return p, nil
 	}
-	server, err := startServer(ctx)
+	server, err := startServer(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
