@@ -108,6 +108,9 @@ func (s *shop) listening() string { return strings.Replace(s.origin, "localhost"
 
 // An apiFront keeps the requests that reach the API.
 type apiFront struct {
+	url string
+	api atomic.Pointer[url.URL] // nil: not yet
+
 	mu       sync.Mutex
 	requests []*http.Request
 }
@@ -120,29 +123,32 @@ func (f *apiFront) take() []*http.Request {
 	return taken
 }
 
-// openGate returns a shop behind the gate.
-func openGate(t *testing.T, g gate, more string) (*shop, *apiFront, *program) {
+// newGateShop is newShop with a free address for a gate as its origin, and the API in front of which it stands.
+func newGateShop(t *testing.T) (*shop, *apiFront) {
 	t.Helper()
 	s := newShop(t)
 	_, port, _ := strings.Cut(freeAddress(t), ":")
 	s.origin = "http://localhost:" + port
 	s.public = s.origin + "/auth"
-	issuer := s.startProvider(t, "0")
 	front := &apiFront{}
-	var target atomic.Pointer[url.URL]
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		front.mu.Lock()
 		front.requests = append(front.requests, r.Clone(r.Context()))
 		front.mu.Unlock()
-		if api := target.Load(); api != nil {
+		if api := front.api.Load(); api != nil {
 			httputil.NewSingleHostReverseProxy(api).ServeHTTP(w, r)
 		} else { // as long as there is no schema
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 	}))
 	t.Cleanup(server.Close)
-	s.write(t, "post.secret", "post-client-secret-of-the-end-to-end-tests\n")
-	s.configure(t, strings.ReplaceAll(providers, "ISSUER", issuer)+s.db.SQL(strings.ReplaceAll(g.proxy, "API", server.URL)+more), rules)
+	front.url = server.URL
+	return s, front
+}
+
+// serveGate starts the API and the bridge of a configured shop, and returns the bridge's address.
+func (s *shop) serveGate(t *testing.T, front *apiFront) (*program, string) {
+	t.Helper()
 	s.migrate(t)
 	if err := s.db.Exec(t.Context(), `CREATE VIEW api.request AS SELECT current_user::text AS role, current_setting('request.headers', true) AS headers,
 		current_setting('request.cookies', true) AS cookies; GRANT SELECT ON api.request TO admin, customer, anonymous`); err != nil {
@@ -152,17 +158,66 @@ func openGate(t *testing.T, g gate, more string) (*shop, *apiFront, *program) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	target.Store(api)
+	front.api.Store(api)
 	front.take()
 	if err := os.Mkdir(filepath.Join(s.dir, "app"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	writeFile(t, filepath.Join(s.dir, "app", "index.html"), "<title>The page</title>")
 	bridge := start(t, s.command("serve"))
-	serving := bridge.announced(t, "private_listen")
-	g.start(t, s, serving["listen"].(string), strings.TrimPrefix(server.URL, "http://"))
+	return bridge, bridge.announced(t, "private_listen")["listen"].(string)
+}
+
+// open starts the gate.
+func (g gate) open(t *testing.T, s *shop, bridge string, front *apiFront) {
+	t.Helper()
+	g.start(t, s, bridge, strings.TrimPrefix(front.url, "http://"))
 	bridgetest.Await(t, g.name, func() bool { return status(s.origin+"/") == http.StatusOK })
+}
+
+// openGate returns a shop behind the gate.
+func openGate(t *testing.T, g gate, more string) (*shop, *apiFront, *program) {
+	t.Helper()
+	s, front := newGateShop(t)
+	issuer := s.startProvider(t, "0")
+	s.write(t, "post.secret", "post-client-secret-of-the-end-to-end-tests\n")
+	s.configure(t, strings.ReplaceAll(providers, "ISSUER", issuer)+s.db.SQL(strings.ReplaceAll(g.proxy, "API", front.url)+more), rules)
+	bridge, address := s.serveGate(t, front)
+	g.open(t, s, address, front)
 	return s, front, bridge
+}
+
+// TestGatewaysInChromium: with Keycloak behind, a person goes to an address of the API, logs in, is there, and scripts of the page call it.
+func TestGatewaysInChromium(t *testing.T) {
+	s, front := newGateShop(t)
+	k := s.startKeycloak(t)
+	s.configure(t, strings.ReplaceAll(keycloakProviders, "ISSUER", k.issuer()), keycloakRules)
+	_, address := s.serveGate(t, front)
+	for _, g := range gates[:2] {
+		t.Run(g.name, func(t *testing.T) {
+			g.open(t, s, address, front)
+			w := s.openWindow(t)
+			w.open(s.origin + g.api + "/request?select=role&limit=1")
+			w.click(`a[href*="/auth/login/roles"]`)
+			k.pages().logIn(w, "alice")
+			w.see(s.db.Role("admin"))
+			w.shot("api")
+			if at := evaluate[string](w, "location.pathname + location.search"); at != g.api+"/request?select=role&limit=1" {
+				t.Errorf("ended at %s", at)
+			}
+			w.open(s.origin + "/")
+			const call = `(method, path) => fetch(path, {method}).then(async answer => answer.status + " " + answer.headers.get("authorization") + " " + await answer.text())`
+			if got := evaluate[string](w, "("+call+`)("GET", "`+g.api+`/request?select=role")`); !strings.HasPrefix(got, "200 null ") || !strings.Contains(got, s.db.Role("admin")) {
+				t.Errorf("a fetch of the page: %s", got)
+			}
+			if got := evaluate[string](w, "("+call+`)("POST", "`+g.api+`/request")`); strings.HasPrefix(got, "401") || strings.Contains(got, "another site") {
+				t.Errorf("a post of the page: %s", got) // the view takes none, which PostgREST says
+			}
+			if got := evaluate[string](w, "("+call+`)("GET", "/auth/auth")`); !strings.HasPrefix(got, "404") {
+				t.Errorf("the proxy's question: %s", got)
+			}
+		})
+	}
 }
 
 // TestGateways: through each of them people reach the API as themselves, and nobody as somebody else.
