@@ -241,7 +241,8 @@ func TestAttack_LO02_LogoutAtTheProvider(t *testing.T) {
 		b := newVisitor()
 		s.endedHere(t, b, s.press(t, b, "/bye"))
 	})
-	// Replicas that know the session, and cannot ask its provider.
+	// Replicas that know the session, and cannot ask its provider. Another one must not be shown its ID token.
+	other := bridgetest.NewOP(t, bridgetest.OPOptions{})
 	for name, test := range map[string]struct {
 		old, by string
 		prepare func(s *service)
@@ -249,7 +250,7 @@ func TestAttack_LO02_LogoutAtTheProvider(t *testing.T) {
 	}{
 		"the provider is down":        {"insecure_dev: true", "insecure_dev: true", func(s *service) { s.OP.Close() }, "provider cannot be reached"},
 		"the provider was taken out":  {"\n  op:", "\n  another:", func(*service) {}, ""},
-		"the provider is another one": {"issuer: http://127.0.0.1", "issuer: http://localhost", func(*service) {}, ""},
+		"the provider is another one": {"issuer: OP", "issuer: OTHER", func(*service) {}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inputs++
@@ -260,7 +261,8 @@ func TestAttack_LO02_LogoutAtTheProvider(t *testing.T) {
 				rules = strings.ReplaceAll(s.DB.SQL(ordersRules), "op:", "another:")
 				write(t, s.Dir+"/rules.yaml", strings.ReplaceAll(rules, "provider: op", "provider: another"))
 			}
-			replica := s.reconfigured(test.old, test.by)
+			addresses := strings.NewReplacer("OP", s.OP.Issuer(), "OTHER", other.Issuer())
+			replica := s.reconfigured(addresses.Replace(test.old), addresses.Replace(test.by))
 			test.prepare(s)
 			r := httptest.NewRequest(http.MethodPost, "/logout", strings.NewReader("return_to=/bye"))
 			r.Header = http.Header{"Sec-Fetch-Site": {"same-origin"}, "Content-Type": {"application/x-www-form-urlencoded"}}
