@@ -132,7 +132,7 @@ func usage(roots ...int) (cpu time.Duration, rss int64) {
 		pid := todo[0]
 		todo = append(todo[1:], children[pid]...)
 		total += ticks[pid]
-		rss += resident(pid)
+		rss += memory(pid, "VmRSS")
 	}
 	return time.Duration(total) * (time.Second / ticksPerSecond), rss
 }
@@ -157,14 +157,14 @@ func readStat(pid int) (parent int, ticks int64, err error) {
 	return parent, ticks, nil
 }
 
-// resident is VmRSS in bytes.
-func resident(pid int) int64 {
+// memory is a line of /proc/PID/status, in bytes: VmRSS is what is in memory, RssAnon that of it which is no page of a file.
+func memory(pid int, line string) int64 {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0
 	}
-	for line := range strings.Lines(string(text)) {
-		if value, found := strings.CutPrefix(line, "VmRSS:"); found {
+	for status := range strings.Lines(string(text)) {
+		if value, found := strings.CutPrefix(status, line+":"); found {
 			kilobytes, _ := strconv.ParseInt(strings.Fields(value)[0], 10, 64)
 			return kilobytes << 10
 		}

@@ -24,7 +24,11 @@ func (b *bench) logins() error {
 	for _, part := range []struct {
 		what   string
 		tokens bool
-	}{{"login, first of each person, no provider tokens stored", false}, {"login, ID and refresh token stored", true}} {
+	}{
+		{"login, first of each person, no provider tokens stored", false},
+		{"login of somebody known, no provider tokens stored", false},
+		{"login of somebody known, ID and refresh token stored", true},
+	} {
 		b.op.Set(func(behaviour *bridgetest.Behaviour) {
 			behaviour.Discovery = func(metadata map[string]any) {
 				if !part.tokens {

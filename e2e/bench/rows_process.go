@@ -53,9 +53,12 @@ func (b *bench) starts() error {
 		return err
 	}
 	time.Sleep(5 * time.Second)
-	_, rss := usage(idle.pid())
+	rss, own := memory(idle.pid(), "VmRSS"), memory(idle.pid(), "RssAnon")
 	idle.stop()
-	b.add(row{Goal: "P8", What: "memory, idle", Value: fmt.Sprintf("%.1f MB", float64(rss)/1e6), Target: "<= 20 MB"}, rss <= 20e6)
+	b.add(row{
+		Goal: "P8", What: "memory, idle", Value: fmt.Sprintf("%.1f MB, of which %.1f MB its own and the rest pages of the binary", float64(rss)/1e6, float64(own)/1e6),
+		Target: "<= 20 MB",
+	}, rss <= 20e6)
 
 	stripped := filepath.Join(b.dir, "stripped")
 	if err := b.build(b.ctx, stripped, "-ldflags", "-s -w"); err != nil {
