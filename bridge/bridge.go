@@ -26,7 +26,7 @@
 //	logout.go        /logout, and the way by the provider      strictjson.go    JSON without its ambiguities
 //	backchannel.go   logouts that providers send               device.go        a User-Agent in plain words
 //	refresh.go       whether the provider still says so        sessions.go      /sessions
-//	pages.go         what people see                           store*.go        users, identities, sessions, events: their SQL
+//	pages*.go        what people see                           store*.go        users, identities, sessions, events: their SQL
 //	error.go         causes, and what may be told of them      signer.go        access tokens
 //	middleware.go    what every request passes                 rules.go         the rules in force, and their reload
 //	limit.go         how many logins an address may start      check*.go        what must be right before the first request

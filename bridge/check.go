@@ -19,7 +19,7 @@ import (
 	"github.com/oidc-bridge/oidc-bridge/migrations"
 )
 
-// Load reads config.yaml and the rules file that it names, and holds them against each other. What is returned may be used when the
+// Load reads config.yaml, the pages and the rules file that it names, and holds them against each other. What is returned may be used when the
 // findings have no error; the configuration is nil when config.yaml alone is wrong, the rules when the rules file is.
 func Load(configFile string, lookup func(string) (string, bool)) (*Config, *mapping.Rules, []strictyaml.Finding) {
 	text, missing := readFile(configFile, "write one, config.example.yaml shows how, or name it with --config")
@@ -37,6 +37,8 @@ func Load(configFile string, lookup func(string) (string, bool)) (*Config, *mapp
 		})
 	}
 	broken := strictyaml.Errors(findings)
+	_, wrong := loadPages(c.Pages)
+	findings = append(findings, wrong...)
 	text, more := readRules(c.Rules)
 	var rules *mapping.Rules
 	switch {

@@ -25,6 +25,7 @@ type Config struct {
 	Session        SessionConfig
 	KeepEvents     time.Duration // events older than this are removed
 	Rules          string        // path of the rules file, relative ones resolved from config.yaml's folder
+	Pages          string        // folder with pages in place of the program's own, relative ones resolved likewise; "": there is none
 	Hook           string        // users.hook: schema-qualified name of a SQL function, or ""
 	Anonymous      string        // the role of people without session at /auth and the proxy; "": they are refused
 	Proxy          *ProxyConfig  // nil: there is none

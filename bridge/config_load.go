@@ -24,7 +24,7 @@ var (
 	configKeys = map[string][]string{
 		"": {
 			"public_url", "listen", "private_listen", "insecure_dev", "trusted_proxies", "allowed_origins", "database", "signing",
-			"cookie_keys", "session", "events", "rules", "users", "anonymous", "proxy", "providers",
+			"cookie_keys", "session", "events", "rules", "pages", "users", "anonymous", "proxy", "providers",
 		},
 		"database": {"url", "owner_url", "authenticator", "listen"},
 		"signing":  {"jwt_secret", "jwt_secret_is_base64", "alg", "audience", "ttl"},
@@ -149,6 +149,11 @@ func (l *configLoader) config(root *yaml.Node) *Config {
 	if n := sections["rules"]; n != nil {
 		if text, ok := l.text(n, "rules"); ok {
 			c.Rules = l.path(text)
+		}
+	}
+	if n := sections["pages"]; n != nil {
+		if text, ok := l.text(n, "pages"); ok {
+			c.Pages = l.path(text)
 		}
 	}
 	for _, e := range l.Mapping(sections["users"], "users", configKeys["users"]...) {

@@ -2,9 +2,7 @@ package bridge
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"embed"
-	"encoding/base64"
+	"errors"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -14,9 +12,6 @@ import (
 	"unicode/utf8"
 )
 
-//go:embed pages
-var pageFiles embed.FS
-
 // Pages are what people see. They need no script, and their one style sheet is part of the page, allowed by its hash alone.
 type Pages struct {
 	publicURL *url.URL
@@ -25,12 +20,13 @@ type Pages struct {
 	policy    string
 }
 
-// pageData is what the templates may use; each uses what it needs.
+// pageData is what the templates may use; each uses what it needs. docs/pages.md promises it to those who write their own.
 type pageData struct {
 	Title    string
 	Host     string
 	Style    template.CSS
 	Text     string
+	Reason   string // of an error, as programs get it
 	Ref      string
 	Login    string
 	ReturnTo string
@@ -53,34 +49,30 @@ type shownSession struct {
 
 type choice struct{ Name, Initial, URL string }
 
-// NewPages parses the templates.
+// NewPages loads the pages, with those of the configured folder in place of the program's own.
 func NewPages(c *Config) (*Pages, error) {
-	style, err := pageFiles.ReadFile("pages/style.css")
-	if err != nil {
-		return nil, err
-	}
-	sum := sha256.Sum256(style)
-	p := &Pages{
-		publicURL: c.PublicURL,
-		templates: map[string]*template.Template{},
-		style:     template.CSS(style),
-		policy: fmt.Sprintf("default-src 'none'; style-src 'sha256-%s'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
-			base64.StdEncoding.EncodeToString(sum[:])),
-	}
-	for _, name := range []string{"chooser", "error", "logout", "leave", "loggedout", "sessions"} {
-		t, err := template.New(name+".html").ParseFS(pageFiles, "pages/page.html", "pages/"+name+".html")
-		if err != nil {
-			return nil, err
+	p, findings := loadPages(c.Pages)
+	if p == nil {
+		var all []error
+		for _, finding := range findings {
+			all = append(all, errors.New(finding.String()))
 		}
-		p.templates[name] = t
+		return nil, errors.Join(all...)
 	}
+	p.publicURL = c.PublicURL
 	return p, nil
 }
 
-func (p *Pages) write(w http.ResponseWriter, status int, name string, data pageData) error {
-	data.Host, data.Style = p.publicURL.Host, p.style
+func (p *Pages) render(name string, data pageData) (*bytes.Buffer, error) {
+	data.Style = p.style
 	var page bytes.Buffer
-	if err := p.templates[name].Execute(&page, data); err != nil {
+	return &page, p.templates[name].Execute(&page, data)
+}
+
+func (p *Pages) write(w http.ResponseWriter, status int, name string, data pageData) error {
+	data.Host = p.publicURL.Host
+	page, err := p.render(name, data)
+	if err != nil {
 		return fmt.Errorf("page %s: %w", name, err)
 	}
 	w.Header().Set("Content-Security-Policy", p.policy)
@@ -106,7 +98,7 @@ func (p *Pages) chooser(w http.ResponseWriter, providers []*Provider, returnTo s
 }
 
 func (p *Pages) error(w http.ResponseWriter, public publicError, ref string) {
-	data := pageData{Title: public.title, Text: public.text, Ref: ref}
+	data := pageData{Title: public.title, Text: public.text, Reason: public.reason, Ref: ref}
 	if public.again {
 		data.Login = p.path("/login")
 	}
