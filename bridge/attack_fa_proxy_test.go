@@ -571,8 +571,8 @@ func TestAttack_FA08_Smuggling(t *testing.T) {
 	bridgetest.Tried(t, len(tests))
 }
 
-// TestAttack_FA10_ForeignRequestsThroughTheProxy: another site makes nobody's browser read or write here, whatever the form.
-func TestAttack_FA10_ForeignRequestsThroughTheProxy(t *testing.T) {
+// TestAttack_FA10_TK02_ForeignRequestsThroughTheProxy: another site makes nobody's browser read or write here, whatever the form.
+func TestAttack_FA10_TK02_ForeignRequestsThroughTheProxy(t *testing.T) {
 	t.Parallel()
 	s, api, cookie := newProxied(t, "allowed_origins: [http://shop.localhost]\nanonymous: anonymous\n")
 	inputs := 0

@@ -1,4 +1,4 @@
-// oidc-bridge for the scripts of a page: who is logged in, and tokens for PostgREST. README.md beside it has the manual, bridge.d.ts the types.
+// oidc-bridge for the scripts of a page. README.md beside it is the manual, bridge.d.ts has the types.
 
 /** Tells 'sessionend', once for each session that this page knew of. */
 export const events = new EventTarget()
@@ -11,6 +11,7 @@ export class BridgeError extends Error {
   }
 }
 
+const self = import.meta.url // written otherwise, bundlers take it for a file to bundle
 const { fetch } = globalThis // a page may put bridgeFetch in its place
 let bridge, origins
 let person // user_id; null: nobody is logged in; undefined: not known
@@ -18,8 +19,8 @@ let held // the token, and when it was asked for
 let asking // the promise of the one request that is under way
 let leaving, channel
 
-/** Where the bridge is, and on which origins besides the page's and its own the API is. Unlike a bundle, /bridge.js knows the first itself. */
-export function configure({ bridge: at = new URL('.', import.meta.url), api = [] } = {}) {
+/** Where the bridge is, and on which origins besides its own and the page's the API is. */
+export function configure({ bridge: at = new URL('.', self), api = [] } = {}) {
   bridge = new URL(at, here())
   if (!bridge.pathname.endsWith('/')) bridge.pathname += '/'
   origins = new Set([bridge, here(), ...[].concat(api)].map(address => new URL(address, here()).origin))
@@ -56,7 +57,7 @@ export function login({ provider, returnTo } = {}) {
   location.assign(address(provider ? 'login/' + encodeURIComponent(provider) : 'login', returnTo))
 }
 
-/** Ends the session. The bridge takes that from its own origin alone; pages of others go to its page, which asks. */
+/** Ends the session. From another origin than the bridge's its page asks first. */
 export function logout({ returnTo } = {}) {
   leaving = true
   const to = address('logout', returnTo)
@@ -184,7 +185,7 @@ function address(path, returnTo) {
 }
 
 function here() {
-  return globalThis.location?.href ?? import.meta.url
+  return globalThis.location?.href ?? self
 }
 
 configure()

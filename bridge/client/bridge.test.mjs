@@ -363,9 +363,12 @@ test('tabs hear of each other', async t => {
 test('a message alone ends nothing', async t => {
   const [{ getToken }, site] = await open(t)
   await getToken()
+  site.window.dispatchEvent(new Event('pagehide'))
+  site.window.dispatchEvent(Object.assign(new Event('pageshow'), { persisted: true })) // and listens still
+  await until('nobody looked', () => site.count('/api_token') === 2)
   const liar = new BroadcastChannel(`oidc-bridge ${site.origin}/auth/`)
   liar.postMessage(null)
-  await until('nobody looked', () => site.count('/api_token') === 2)
+  await until('nobody looked', () => site.count('/api_token') === 3)
   liar.close()
   assert.equal(site.ended[0], 0)
 })
