@@ -71,7 +71,12 @@ func (l *configLoader) provider(e strictyaml.Entry, insecureDev bool) ProviderCo
 	case !p.Google:
 		l.Errorf(e.KeyNode, "E104", "such as https://sso.example.com/realms/acme", "provider %q has no issuer", e.Key)
 	}
-	p.ClientSecrets = l.clientSecrets(keys["client_secret"])
+	if n := keys["client_secret"]; n != nil {
+		p.ClientSecrets = l.clientSecrets(n)
+	} else {
+		l.Errorf(e.KeyNode, "E104", "write ${NAME} and set that variable in the environment of this process, or {file: …}",
+			"provider %q has no client_secret: %s", e.Key, mustBeSet("client_secret"))
+	}
 	if n := keys["auth_method"]; n != nil {
 		p.AuthMethod = l.oneOf(n, "auth_method", "client_secret_basic", "client_secret_post")
 	}
@@ -112,7 +117,7 @@ func (l *configLoader) provider(e strictyaml.Entry, insecureDev bool) ProviderCo
 
 func (l *configLoader) clientSecrets(n *yaml.Node) (secrets []Secret) {
 	nodes := []*yaml.Node{n}
-	if n != nil && n.Kind == yaml.SequenceNode {
+	if n.Kind == yaml.SequenceNode {
 		if nodes = l.Sequence(n, "client_secret"); len(nodes) != 2 {
 			l.Errorf(n, "E104", "the new one first, then the old one", "a list of client secrets has two")
 		}

@@ -133,7 +133,7 @@ func TestAttack_CF01_BadConfigIsRefused(t *testing.T) {
 		{"realms/acme", "realms/acme/.well-known/openid-configuration", "this is the discovery document, not the issuer"},
 		{"realms/acme", "realms/acme?x=1", "the issuer is not a URL|without query"},
 		{"    client_id: bridge\n", "", `provider "corp" has no client_id`},
-		{"    client_secret: hunter2-hunter2\n", "", "client_secret must be configured"},
+		{"    client_secret: hunter2-hunter2\n", "", `:3: error E104: provider "corp" has no client_secret: client_secret must be configured`},
 		{"client_secret: hunter2-hunter2", "client_secret: [hunter2-hunter2]", "a list of client secrets has two|the new one first"},
 		{"client_secret: hunter2-hunter2", "client_secret: [hunter2-hunter2, '']", "client_secret is empty"},
 		{"    client_id", "    auth_method: none\n    client_id", "allowed: client_secret_basic, client_secret_post"},

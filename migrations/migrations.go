@@ -56,7 +56,7 @@ func Up(ctx context.Context, ownerURL, runtimeRole string) (applied []string, er
 	}
 	// Not IF NOT EXISTS alone: that asks for CREATE on the database even when there is nothing to create.
 	if _, err := lock.ExecContext(ctx, createSchema); err != nil {
-		return nil, fmt.Errorf("creating schema bridge as %s, which needs CREATE on the database (is owner_url set?): %w", config.User, err)
+		return nil, fmt.Errorf("creating schema bridge as %s, which needs CREATE on the database (the schema's owner belongs into DATABASE_OWNER_URL, or database.owner_url): %w", config.User, err)
 	}
 	store, err := database.NewStore(database.DialectPostgres, versionTable)
 	if err != nil {

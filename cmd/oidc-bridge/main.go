@@ -81,7 +81,11 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return exited // --help
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "oidc-bridge: %v\nTry: oidc-bridge --help\n", err)
+		help := "oidc-bridge"
+		if wrong := (*kong.ParseError)(nil); errors.As(err, &wrong) && wrong.Context.Selected() != nil {
+			help = wrong.Context.Selected().FullPath()
+		}
+		fmt.Fprintf(stderr, "oidc-bridge: %v\nTry: %s --help\n", err, help)
 		return 2
 	}
 	err = command.Run(environment{ctx, stdin, stdout, stderr, lookup})
@@ -124,12 +128,13 @@ func versionText() string {
 
 // logFlags are the flags of commands that log.
 type logFlags struct {
-	LogLevel  slog.Level `default:"info" placeholder:"LEVEL" help:"debug, info, warn or error; debug has a line for each request. Default: ${default}."`
-	LogFormat string     `default:"json" enum:"json,text" placeholder:"FORMAT" help:"json or text, one line for each event, on standard error. Default: ${default}."`
+	LogLevel  string `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"debug, info, warn or error; debug has a line for each request. Default: ${default}."`
+	LogFormat string `default:"json" enum:"json,text" placeholder:"FORMAT" help:"json or text, one line for each event, on standard error. Default: ${default}."`
 }
 
 func (f logFlags) logger(w io.Writer) *slog.Logger {
-	options := &slog.HandlerOptions{Level: f.LogLevel}
+	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
+	options := &slog.HandlerOptions{Level: levels[f.LogLevel]}
 	if f.LogFormat == "text" {
 		return slog.New(slog.NewTextHandler(w, options))
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"os"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -42,7 +43,13 @@ func TestProgressIsForTerminals(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	for _, stream := range []any{null, file, &bytes.Buffer{}, (*os.File)(nil), nil} {
+	handle, err := syscall.Dup(int(null.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdin := os.NewFile(uintptr(handle), "/dev/stdin") // the name that os.Stdin has, whatever it is
+	defer stdin.Close()
+	for _, stream := range []any{null, stdin, file, &bytes.Buffer{}, (*os.File)(nil), nil} {
 		if isTerminal(stream) {
 			t.Errorf("%v is a terminal", stream)
 		}
