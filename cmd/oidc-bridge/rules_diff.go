@@ -18,7 +18,7 @@ type rulesDiffCommand struct {
 	Old string `arg:"" help:"The rules file to compare with; - is standard input."`
 	New string `arg:"" help:"The rules file that is to come; - is standard input."`
 	configFlag
-	DB     bool     `name:"db" help:"Look at every known identity, with the claims of their last login. Without it: at the persons of both files' tests."`
+	DB     bool     `name:"db" help:"Look at every known identity, with its last claims. Without it: at the persons of both files' tests."`
 	FailOn []string `placeholder:"gain:ROLE,lose:ROLE" help:"Exit code 1 when somebody gains or loses the role; * is any role."`
 	All    bool     `help:"Name everybody, one line each, instead of the first few of a kind."`
 	Format string   `default:"text" enum:"text,json" placeholder:"FORMAT" help:"text or json. Default: ${default}."`

@@ -18,7 +18,7 @@ type rulesExplainCommand struct {
 	Provider   string  `short:"p" placeholder:"NAME" help:"Whose claims they are; needed when the file knows several providers."`
 	Claims     string  `xor:"who" placeholder:"JSON|@FILE|-" help:"Explain these claims, as the provider would send them."`
 	Token      string  `xor:"who" placeholder:"-" help:"Explain the ID token, the access token or both on standard input; or the answer of a token endpoint."`
-	User       string  `xor:"who" placeholder:"E-MAIL|ID" help:"Explain somebody who has logged in, by their last login."`
+	User       string  `xor:"who" placeholder:"E-MAIL|ID" help:"Explain somebody who has logged in, by the last claims that are known of them."`
 	Ref        string  `xor:"who" placeholder:"CODE" help:"Explain the refusal with this code: what was read and decided then, and what is decided today."`
 	Row        *string `placeholder:"ROLE" help:"Suppose this role in the users row; '' for none."`
 	Unverified bool    `help:"Take a token as it is. Whoever wrote it chose its claims."`
@@ -138,7 +138,7 @@ func (c rulesExplainCommand) row(known mapping.Row) mapping.Row {
 	return known
 }
 
-// user explains every identity of a user by its last login.
+// user explains every identity of a user by its last claims.
 func (c rulesExplainCommand) user(env environment, rules *mapping.Rules) ([]story, error) {
 	records, err := c.records(env)
 	if err != nil {
@@ -158,7 +158,7 @@ func (c rulesExplainCommand) user(env environment, rules *mapping.Rules) ([]stor
 			Provider: k.Provider, Claims: k.Claims, Row: c.row(k.Row), Now: time.Now(),
 		})}
 		s.heading = []string{
-			fmt.Sprintf("user %s%s: %s, subject %s, with the claims of the login of %s",
+			fmt.Sprintf("user %s%s: %s, subject %s, with the claims of the login of %s, or of a check since",
 				k.UserID, inFrontOf(" ", k.Email), k.Provider, k.Subject, moment(k.LastLogin)),
 			"role in the users row: " + roleInRow(c.row(k.Row), c.Row != nil),
 		}

@@ -20,7 +20,7 @@ type rulesWhoCommand struct {
 }
 
 func (rulesWhoCommand) Help() string {
-	return `Decides for every known identity, with the claims of their last login, and lists those who have the role. Users who are disabled are
+	return `Decides for every known identity, with its last claims, and lists those who have the role. Users who are disabled are
 left out.
 
 Examples:

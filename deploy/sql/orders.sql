@@ -1,4 +1,4 @@
--- The guide's database: people see their own orders, administrators see all of them.
+-- The database of the example: people see their own orders, administrators see all of them.
 --
 -- Run it after `oidc-bridge migrate`, as a superuser or as the owner of schema bridge with CREATEROLE:
 --
@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS private.orders (
 );
 CREATE INDEX IF NOT EXISTS orders_user_id_idx ON private.orders (user_id);
 
--- The guide's function: `user_id` of the token as a number, null without a token. The bridge has it ready; only the name is ours.
+-- `user_id` of the token as a number, null without a token. The bridge has it ready; only the name is ours.
 -- STABLE with a RETURN body: PostgreSQL puts the expression in place of the call. A function with SET search_path would be called instead.
 CREATE OR REPLACE FUNCTION private.current_user_id() RETURNS bigint LANGUAGE sql STABLE PARALLEL SAFE
     RETURN bridge.current_user_id();

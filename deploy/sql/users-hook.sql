@@ -1,4 +1,4 @@
--- The guide's own users table, plugged into the bridge. In config.yaml:
+-- A users table of your own, plugged into the bridge. In config.yaml:
 --
 --     users: { hook: public.bridge_user }
 --
