@@ -46,4 +46,4 @@ fuzz: ## each fuzz test for FUZZTIME (10s)
 	done
 
 clean: ## removes what the targets above left in the checkout
-	rm -rf bin e2e/oidc-provider/node_modules e2e/editor/node_modules e2e/client/node_modules
+	rm -rf bin e2e/oidc-provider/node_modules e2e/editor/node_modules e2e/client/node_modules e2e/axe/node_modules

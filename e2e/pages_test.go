@@ -3,6 +3,9 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -97,6 +100,55 @@ func TestPages(t *testing.T) {
 	oidcProviderPages(issuer).agree(w)
 	w.wantLoggedOut()
 	w.look("logged-out")
+
+	// The page on the way to the provider is gone before anybody sees it. It is kept as it came, below the policy of another.
+	elsewhere.open(s.origin + "/")
+	leave := evaluate[string](elsewhere, "fetch('/auth/logout', { method: 'POST' }).then(answer => answer.text())")
+	elsewhere.open(s.public + "/login")
+	evaluate[bool](elsewhere, fmt.Sprintf("(document.open(), document.write(%q), document.close(), true)", leave))
+	elsewhere.see("You are on your way to")
+	elsewhere.look("leave")
+}
+
+// TestPagesOfOnesOwn: with the logo and the colours of docs/pages.md, Chromium shows both, and they are as good to read. The style sheet has the ends
+// of lines that Windows writes: its hash must be of what the browser makes of them.
+func TestPagesOfOnesOwn(t *testing.T) {
+	s := newShop(t)
+	s.setUp(t, s.startProvider(t, "0"))
+	if err := os.Mkdir(filepath.Join(s.dir, "own"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	block := func(mark string) string {
+		m := regexp.MustCompile("(?s)<!-- test: pages " + mark + " -->\n```[a-z]+\n(.*?)```").FindStringSubmatch(text(t, "../docs/pages.md"))
+		if m == nil {
+			t.Fatalf("docs/pages.md has no block %q", mark)
+		}
+		return m[1]
+	}
+	s.write(t, "own/page.html", block("page.html"))
+	s.write(t, "own/style.css", strings.ReplaceAll(text(t, "../bridge/pages/style.css")+block("style"), "\n", "\r\n"))
+	s.write(t, "config.yaml", text(t, filepath.Join(s.dir, "config.yaml"))+"\npages: own\n")
+	s.serve(t)
+	w := s.openWindow(t)
+	for path, title := range map[string]string{"/login": "Choose where you have your account", "/nothing": "There is no such page"} {
+		w.open(s.public + path)
+		w.see(title)
+		w.look("own" + strings.ReplaceAll(path, "/", "-"))
+		w.emulate("light", 1000, 700)
+		got := evaluate[string](w, "getComputedStyle(document.querySelector('svg.logo')).fill + ' ' + document.querySelector('svg').getBoundingClientRect().height")
+		if got != "rgb(122, 31, 92) 40" {
+			t.Errorf("%s: the logo is %s", path, got)
+		}
+	}
+}
+
+func text(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // look holds the page that the window shows to what every page must do, in each look.
@@ -108,6 +160,7 @@ func (w *window) look(name string) {
 		for _, complaint := range evaluate[[]string](w, complaints) {
 			w.t.Errorf("%s, %s: %s", name, look.name, complaint)
 		}
+		w.axe(name + ", " + look.name)
 	}
 	w.tabThrough(name)
 }
