@@ -184,7 +184,8 @@ func connectError(err error) string {
 	if errors.As(err, &failed) {
 		err = failed.Unwrap()
 	}
-	return oneLine(err.Error())
+	// With sslmode=prefer pgx tries an address with and without TLS, and says the same twice.
+	return oneLine(strings.Join(slices.Compact(strings.Split(err.Error(), "\n")), "; "))
 }
 
 func checkSchema(ctx context.Context, conn *pgx.Conn) []strictyaml.Finding {

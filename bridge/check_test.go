@@ -149,7 +149,7 @@ GRANT USAGE ON SCHEMA hooks TO bridge_runtime;`))
 	for _, test := range []struct{ name, url, authenticator, hook, want string }{
 		{"good", db.URL, authenticator, "hooks.good", ""},
 		{"not migrated", empty.URL, authenticator, "", "schema bridge has version 0, this program needs|run: oidc-bridge migrate"},
-		{"unreachable", "postgres://bridge:hunter2@127.0.0.1:1/app", authenticator, "", "cannot connect: |check database.url"},
+		{"unreachable", "postgres://bridge:hunter2@127.0.0.1:1/app", authenticator, "", "cannot connect: 127.0.0.1:1 (127.0.0.1): dial error: dial tcp 127.0.0.1:1: connect: connection refused\n    |check database.url"},
 		{"no authenticator", db.URL, "nobody_at_all", "", `there is no role "nobody_at_all"|CREATE ROLE nobody_at_all LOGIN NOINHERIT`},
 		{"no hook", db.URL, authenticator, "hooks.missing", "users.hook hooks.missing does not exist with one argument of type jsonb"},
 		{"other arguments", db.URL, authenticator, "hooks.other", "does not exist with one argument of type jsonb"},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"os/signal"
@@ -47,11 +48,11 @@ func (c serveCommand) Run(env environment) error {
 	defer service.Close()
 	public, err := net.Listen("tcp", config.Listen)
 	if err != nil {
-		return err
+		return fmt.Errorf("listen in %s: %w", c.Config, err)
 	}
 	private, err := net.Listen("tcp", config.PrivateListen)
 	if err != nil {
-		return err
+		return fmt.Errorf("private_listen in %s: %w", c.Config, err)
 	}
 	log.Info("serving", "version", versionText(), "public_url", config.PublicURL.String(), "listen", public.Addr().String(),
 		"private_listen", private.Addr().String(), "rules", rules.Hash())
