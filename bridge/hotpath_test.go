@@ -1,3 +1,5 @@
+//go:build !race
+
 package bridge_test
 
 import (
@@ -28,7 +30,7 @@ func (a *answerSink) Write(p []byte) (int, error) {
 }
 
 // TestHotPathAllocations holds what a request for a token costs in the handler when the replica knows the session (P1), and one with a forged
-// cookie (P4). Fewer are fine; more have to be worth it.
+// cookie (P4). Fewer are fine; more have to be worth it. The race detector allocates, too: so this file is built without it.
 func TestHotPathAllocations(t *testing.T) {
 	s := newService(t)
 	browser, _ := s.login("carl", "/")
