@@ -143,7 +143,7 @@ func routes(c *Config, providers []*Provider, rules *ActiveRules, store *Store, 
 	r.Options(at+"/api_token", errs.api(handlePreflight(c)))
 	r.Options(at+"/me", errs.api(handlePreflight(c)))
 
-	gate := gateway{c, sessions, signer, metrics, o.Now}
+	gate := gateway{c, sessions, signer, metrics}
 	r.Get(at+"/auth", errs.either(handleAuth(gate)))
 	if api != nil {
 		for _, method := range append(slices.Clone(gatewayMethods), http.MethodOptions) {

@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -36,7 +37,7 @@ FROM bridge.settings s`, c.Database.Authenticator).Scan(&rows, &anonymous, &allo
 		return []strictyaml.Finding{{File: databaseFile, Severity: strictyaml.Warning, Message: "bridge.settings: " + message, Fix: fix}}
 	}
 	set := func(role string) string {
-		return fmt.Sprintf("UPDATE bridge.settings SET anonymous_role = '%s'; as its owner", role)
+		return fmt.Sprintf("UPDATE bridge.settings SET anonymous_role = '%s'; as its owner", strings.ReplaceAll(role, "'", "''"))
 	}
 	switch {
 	case err != nil:

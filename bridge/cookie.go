@@ -2,7 +2,6 @@ package bridge
 
 import (
 	"cmp"
-	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/rand"
@@ -11,6 +10,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash"
 	"net/http"
@@ -80,7 +80,9 @@ func randomText() string {
 // On https all names carry the prefix __Host- (RFC 6265bis: Secure, Path=/, no Domain). A part of the name comes from public_url, since
 // every application on the host gets our cookies and two bridges on one host must not take each other's.
 type Cookies struct {
-	keys     []cookieKey // the first seals, all open
+	logins   sealer   // of login states
+	logouts  sealer   // of logout states
+	macs     []macKey // of session tokens: the first makes them, all check
 	session  string
 	login    string // prefix of the names of login cookies
 	logout   string
@@ -90,10 +92,8 @@ type Cookies struct {
 	now      func() time.Time
 }
 
-type cookieKey struct {
-	login, logout cipher.AEAD
-	macs          *sync.Pool // of hash.Hash, HMAC-SHA256 with the key
-}
+// A macKey is a pool of hash.Hash: HMAC-SHA256 with the key.
+type macKey struct{ *sync.Pool }
 
 // NewCookies derives the keys. Each purpose has a key of its own, so that no cookie can stand in for another (SC-11).
 func NewCookies(c *Config, now func() time.Time) (*Cookies, error) {
@@ -107,20 +107,19 @@ func NewCookies(c *Config, now func() time.Time) (*Cookies, error) {
 		session: prefix + "session-" + name, login: prefix + "ls-" + name + "-", logout: prefix + "lo-" + name, loop: prefix + "loop-" + name,
 		secure: prefix != "", lifetime: c.Session.Absolute, now: now,
 	}
+	var err error
+	if cookies.logins, err = newSealer(c.CookieKeys, "oidc-bridge login state 1"); err != nil {
+		return nil, err
+	}
+	if cookies.logouts, err = newSealer(c.CookieKeys, "oidc-bridge logout state 1"); err != nil {
+		return nil, err
+	}
 	for _, secret := range c.CookieKeys {
-		login, err := newAEAD(secret, "oidc-bridge login state 1")
+		key, err := hkdf.Key(sha256.New, []byte(secret.Reveal()), nil, "oidc-bridge session token 1", 32)
 		if err != nil {
 			return nil, err
 		}
-		logout, err := newAEAD(secret, "oidc-bridge logout state 1")
-		if err != nil {
-			return nil, err
-		}
-		macKey, err := hkdf.Key(sha256.New, []byte(secret.Reveal()), nil, "oidc-bridge session token 1", 32)
-		if err != nil {
-			return nil, err
-		}
-		cookies.keys = append(cookies.keys, cookieKey{login, logout, &sync.Pool{New: func() any { return hmac.New(sha256.New, macKey) }}})
+		cookies.macs = append(cookies.macs, macKey{&sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}})
 	}
 	return cookies, nil
 }
@@ -192,45 +191,47 @@ func (c *Cookies) loginName(state string) string {
 }
 
 func (c *Cookies) seal(name string, login LoginState) (string, error) {
-	return sealJSON(c.keys[0].login, name, login)
+	return c.logins.sealJSON(name, login)
 }
 
 // sealJSON makes the value of the cookie with the name.
-func sealJSON(key cipher.AEAD, name string, value any) (string, error) {
+func (s sealer) sealJSON(name string, value any) (string, error) {
 	plain, err := json.Marshal(value)
 	if err != nil {
 		return "", err
 	}
-	return base64url.EncodeToString(key.Seal(nil, nil, plain, []byte(name))), nil
+	return base64url.EncodeToString(s.seal(name, plain)), nil
+}
+
+// openJSON reads the value of the cookie with the name.
+func (s sealer) openJSON(name, value string, to any) error {
+	sealed, err := base64url.DecodeString(value)
+	if err != nil {
+		return errors.New("not base64url")
+	}
+	plain, ok := s.open(name, sealed)
+	if !ok {
+		return errors.New("sealed by none of our keys")
+	}
+	return json.Unmarshal(plain, to)
 }
 
 // open returns the login state sealed under the cookie's name, unless it is too old.
 func (c *Cookies) open(name, value string) (LoginState, error) {
-	sealed, err := base64url.DecodeString(value)
-	if err != nil {
-		return LoginState{}, fmt.Errorf("%w: not base64url", ErrLoginState)
+	var login LoginState
+	if err := c.logins.openJSON(name, value, &login); err != nil {
+		return LoginState{}, fmt.Errorf("%w: %v", ErrLoginState, err)
 	}
-	for _, key := range c.keys {
-		plain, err := key.login.Open(nil, nil, sealed, []byte(name))
-		if err != nil {
-			continue
-		}
-		var login LoginState
-		if err := json.Unmarshal(plain, &login); err != nil {
-			return LoginState{}, fmt.Errorf("%w: %v", ErrLoginState, err)
-		}
-		age := c.now().Sub(time.Unix(login.Started, 0))
-		if age > loginLife || age < -clockSkew {
-			return LoginState{}, fmt.Errorf("%w: started %s ago", ErrLoginExpired, age.Round(time.Second))
-		}
-		return login, nil
+	age := c.now().Sub(time.Unix(login.Started, 0))
+	if age > loginLife || age < -clockSkew {
+		return LoginState{}, fmt.Errorf("%w: started %s ago", ErrLoginExpired, age.Round(time.Second))
 	}
-	return LoginState{}, fmt.Errorf("%w: sealed by none of our keys", ErrLoginState)
+	return login, nil
 }
 
 // PutSession gives the browser its session token.
 func (c *Cookies) PutSession(w http.ResponseWriter, token SessionToken) {
-	mac := c.keys[0].sessionMAC(token)
+	mac := c.macs[0].of(token)
 	c.set(w, c.session, base64url.EncodeToString(append(token[:], mac[:]...)), c.lifetime)
 }
 
@@ -246,8 +247,8 @@ func (c *Cookies) Session(r *http.Request) (SessionToken, bool) {
 		return SessionToken{}, false
 	}
 	token := SessionToken(value[:sessionBytes])
-	for _, key := range c.keys {
-		if mac := key.sessionMAC(token); hmac.Equal(value[sessionBytes:], mac[:]) {
+	for _, key := range c.macs {
+		if mac := key.of(token); hmac.Equal(value[sessionBytes:], mac[:]) {
 			return token, true
 		}
 	}
@@ -308,9 +309,9 @@ func (c *Cookies) loginsInARow(r *http.Request) int {
 	return n
 }
 
-func (k cookieKey) sessionMAC(token SessionToken) [macBytes]byte {
-	h := k.macs.Get().(hash.Hash)
-	defer k.macs.Put(h)
+func (k macKey) of(token SessionToken) [macBytes]byte {
+	h := k.Get().(hash.Hash)
+	defer k.Put(h)
 	h.Reset()
 	h.Write(token[:])
 	return [macBytes]byte(h.Sum(nil))

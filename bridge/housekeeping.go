@@ -78,8 +78,8 @@ func (s *Store) housekeep(ctx context.Context, keepEvents time.Duration, log *sl
 	}
 }
 
-// flush writes the last uses. A session that somebody ended meanwhile stays ended, also when that was by an earlier idle end (LO-10). Should the database not take them (it may be read-only for a
-// while: F-07), they are noted again.
+// flush writes the last uses. A session that somebody ended meanwhile stays ended, also when that was by an earlier idle end (LO-10). Should the
+// database not take them (it may be read-only for a while: F-07), they are noted again.
 func (s *Store) flush(ctx context.Context, log *slog.Logger) {
 	taken := s.touches.take()
 	if len(taken) == 0 {

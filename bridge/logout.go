@@ -3,9 +3,7 @@ package bridge
 import (
 	"context"
 	"crypto/subtle"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"time"
@@ -26,12 +24,8 @@ func handleConfirmLogout(c *Config, pages *Pages) handler {
 // Without session it does the same, so that it can be repeated.
 func handleLogout(c *Config, providers []*Provider, store *Store, cookies *Cookies, pages *Pages, m *Metrics, log *slog.Logger) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		if !isSameOriginPost(r, origin(c.PublicURL)) {
-			return fmt.Errorf("%w: logout by POST from elsewhere", ErrCrossSite)
-		}
-		var tooLarge *http.MaxBytesError
-		if err := r.ParseForm(); errors.As(err, &tooLarge) {
-			return fmt.Errorf("%w: more than %d bytes", ErrTooLarge, tooLarge.Limit)
+		if err := readOwnForm(c, r, "logout"); err != nil {
+			return err
 		}
 		var ended EndedSession
 		if token, found := cookies.Session(r); found {
@@ -94,7 +88,7 @@ type logoutState struct {
 
 // putLogout replaces the state of an earlier logout, if there is one.
 func (c *Cookies) putLogout(w http.ResponseWriter, state logoutState) error {
-	value, err := sealJSON(c.keys[0].logout, c.logout, state)
+	value, err := c.logouts.sealJSON(c.logout, state)
 	if err != nil {
 		return err
 	}
@@ -109,22 +103,14 @@ func (c *Cookies) takeLogout(w http.ResponseWriter, r *http.Request, state strin
 	if len(found) != 1 || state == "" {
 		return "/", false
 	}
-	sealed, err := base64url.DecodeString(found[0].Value)
-	if err != nil {
+	var began logoutState
+	if err := c.logouts.openJSON(c.logout, found[0].Value, &began); err != nil {
 		return "/", false
 	}
-	for _, key := range c.keys {
-		var began logoutState
-		plain, err := key.logout.Open(nil, nil, sealed, []byte(c.logout))
-		if err != nil || json.Unmarshal(plain, &began) != nil {
-			continue
-		}
-		age := c.now().Sub(time.Unix(began.Started, 0))
-		if age > logoutLife || age < -clockSkew || subtle.ConstantTimeCompare([]byte(began.State), []byte(state)) != 1 {
-			break
-		}
-		c.clear(w, c.logout)
-		return began.ReturnTo, true
+	age := c.now().Sub(time.Unix(began.Started, 0))
+	if age > logoutLife || age < -clockSkew || subtle.ConstantTimeCompare([]byte(began.State), []byte(state)) != 1 {
+		return "/", false
 	}
-	return "/", false
+	c.clear(w, c.logout)
+	return began.ReturnTo, true
 }

@@ -83,13 +83,13 @@ func NewMetrics(version string) *Metrics {
 		withdrawn: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "oidc_bridge_roles_withdrawn", Help: "Roles of the rules file that the database has dropped, revoked or made too powerful since it was loaded.",
 		}),
+		listening: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "oidc_bridge_listening", Help: "1 while this replica hears from the database what ends a session, and may answer from memory.",
+		}),
+		swept: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "oidc_bridge_rows_removed_total", Help: "Rows that had ended and were removed, by table.",
+		}, []string{"table"}),
 	}
-	m.listening = prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "oidc_bridge_listening", Help: "1 while this replica hears from the database what ends a session, and may answer from memory.",
-	})
-	m.swept = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "oidc_bridge_rows_removed_total", Help: "Rows that had ended and were removed, by table.",
-	}, []string{"table"})
 	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "oidc_bridge_info", Help: "1; the label is the version of the program.",
 	}, []string{"version"})

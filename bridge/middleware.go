@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -161,6 +162,18 @@ func isSameOriginPost(r *http.Request, own string) bool {
 	default:
 		return false
 	}
+}
+
+// readOwnForm reads the form of a POST that one of our own pages sent; what names it in the log.
+func readOwnForm(c *Config, r *http.Request, what string) error {
+	if !isSameOriginPost(r, origin(c.PublicURL)) {
+		return fmt.Errorf("%w: %s by POST from elsewhere", ErrCrossSite, what)
+	}
+	var tooLarge *http.MaxBytesError
+	if err := r.ParseForm(); errors.As(err, &tooLarge) {
+		return fmt.Errorf("%w: more than %d bytes", ErrTooLarge, tooLarge.Limit)
+	}
+	return nil
 }
 
 // isScriptRead reports whether the request may read an answer that belongs to the person: our own pages and the allowed origins may, and so

@@ -41,7 +41,7 @@ func BenchmarkProxy(b *testing.B) {
 	}
 	active := &ActiveRules{}
 	active.inForce.Store(&rulesInForce{Rules: &mapping.Rules{}})
-	g := gateway{c, sessionReader{config: c, rules: active, cookies: cookies}, signer, m, time.Now}
+	g := gateway{c, sessionReader{config: c, rules: active, cookies: cookies}, signer, m}
 	errs := errorWriter{log: log, metrics: m}
 	upstream := newUpstream(c, log)
 	b.Cleanup(upstream.transport.CloseIdleConnections)

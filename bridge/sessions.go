@@ -38,12 +38,8 @@ func handleSessions(sessions sessionReader, store *Store, pages *Pages) handler 
 // and the answer is the same: the list.
 func handleEndSession(c *Config, sessions sessionReader, store *Store, pages *Pages) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		if !isSameOriginPost(r, origin(c.PublicURL)) {
-			return fmt.Errorf("%w: end of a session by POST from elsewhere", ErrCrossSite)
-		}
-		var tooLarge *http.MaxBytesError
-		if err := r.ParseForm(); errors.As(err, &tooLarge) {
-			return fmt.Errorf("%w: more than %d bytes", ErrTooLarge, tooLarge.Limit)
+		if err := readOwnForm(c, r, "end of a session"); err != nil {
+			return err
 		}
 		ids := r.PostForm["end"]
 		if len(ids) != 1 || ids[0] != "others" && !sessionID.MatchString(ids[0]) {

@@ -132,21 +132,26 @@ func (s *Signer) Expires(session Session, decision mapping.Decision) time.Time {
 	return expires.Truncate(time.Second)
 }
 
-// Token returns a token for the grant: the one that was served before, or a new one.
+// Token returns a token for the grant: the one that was served before, or a new one. ErrNoSession: it would end within a second, as the session
+// does.
 func (s *Signer) Token(g Grant) (AccessToken, error) {
 	role, _ := g.Decision.Role()
 	key := servedFor{g.Session.ID, g.Session.UserID, role, g.Decision.Rule(), g.RulesHash}
 	now := s.now()
 	// A clock that was set back would make an old token young again.
-	if old, found := s.served.get(key); found && now.Before(old.again) && old.Expires.Sub(now) <= s.ttl {
-		return old.AccessToken, nil
+	token, found := s.served.get(key)
+	if !found || !now.Before(token.again) || token.Expires.Sub(now) > s.ttl {
+		signed, err := s.sign(g.Session, g.Decision)
+		if err != nil {
+			return AccessToken{}, err
+		}
+		token = servedToken{signed, now.Add(signed.Expires.Sub(now) / 2)}
+		s.served.put(key, token)
 	}
-	token, err := s.sign(g.Session, g.Decision)
-	if err != nil {
-		return AccessToken{}, err
+	if token.Expires.Sub(now) < time.Second {
+		return AccessToken{}, ErrNoSession
 	}
-	s.served.put(key, servedToken{token, now.Add(token.Expires.Sub(now) / 2)})
-	return token, nil
+	return token.AccessToken, nil
 }
 
 // sign makes the token. The role comes out of the decision: what was not granted cannot be signed. Claims are those of product.md; the

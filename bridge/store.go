@@ -15,9 +15,7 @@ import (
 	"github.com/oidc-bridge/oidc-bridge/mapping"
 )
 
-const (
-	queryTimeout = 2 * time.Second // of one call to the store, waiting for a connection included
-)
+const queryTimeout = 2 * time.Second // of one call to the store, waiting for a connection included
 
 // A Store is the bridge's part of the database: users, identities, sessions, events. All SQL of requests is in the files store*.go, schema-
 // qualified; every method is one round trip. "Not there" is ErrNoSession; every other error is ErrDatabase or what the caller caused.
@@ -170,8 +168,9 @@ func (s *Store) Ping(ctx context.Context) error {
 	return storeError(s.pool.Ping(ctx))
 }
 
-// Session returns the session of the token, from memory where that may answer. ErrNoSession: it never was, has ended, or its user is disabled. With users.hook, a session that
-// began before the hook has no user_id of the application and counts as ended: the bridge's own id would be somebody else's there.
+// Session returns the session of the token, from memory where that may answer. ErrNoSession: it never was, has ended, or its user is disabled.
+// With users.hook, a session that began before the hook has no user_id of the application and counts as ended: the bridge's own id would be
+// somebody else's there.
 func (s *Store) Session(ctx context.Context, token SessionToken) (Session, error) {
 	hash, now := [32]byte(token.Hash()), s.now()
 	if known, found := s.memory.find(hash, now); found {
@@ -226,6 +225,23 @@ FROM changed WHERE (@role::text, @rule::text) IS DISTINCT FROM (@old_role::text,
 		})
 	s.memory.change(sessionMessage(session.ID), s.now())
 	return storeError(err)
+}
+
+// transaction runs the batch as one transaction in one round trip, and gives what its last statement answers to last.
+func (s *Store) transaction(ctx context.Context, batch *pgx.Batch, last func(pgx.BatchResults) error) error {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	results := s.pool.SendBatch(ctx, batch)
+	defer results.Close()
+	for range batch.Len() - 1 {
+		if _, err := results.Exec(); err != nil {
+			return err
+		}
+	}
+	if err := last(results); err != nil {
+		return err
+	}
+	return results.Close() // the commit
 }
 
 func storeError(err error) error {

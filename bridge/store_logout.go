@@ -103,18 +103,13 @@ func (s *Store) EndProviderSessions(ctx context.Context, in ProviderLogout) (end
 	batch.Queue(endProviderSessions, pgx.NamedArgs{
 		"issuer": in.Issuer, "subject": nullable(in.Subject), "sid": nullable(in.SID), "provider": in.Provider, "now": now,
 	})
-	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
-	defer cancel()
-	results := s.pool.SendBatch(ctx, batch)
-	defer results.Close()
-	for range batch.Len() - 1 {
-		if _, err := results.Exec(); err != nil {
-			return 0, logoutError(err)
-		}
-	}
-	rows, _ := results.Query()
-	sessions, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err = errors.Join(err, results.Close()); err != nil {
+	var sessions []string
+	err = s.transaction(ctx, batch, func(last pgx.BatchResults) (err error) {
+		rows, _ := last.Query()
+		sessions, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	})
+	if err != nil {
 		return 0, logoutError(err)
 	}
 	for _, id := range sessions {

@@ -177,23 +177,17 @@ func (s *Store) SignIn(ctx context.Context, in SignIn) (SignedIn, error) {
 		"refresh_token": s.vault.seal(session, sealedRefreshToken, in.Identity.RefreshToken),
 		"now":           now, "idle_expires": now.Add(s.idle), "expires": in.Expires,
 	})
-	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
-	defer cancel()
-	results := s.pool.SendBatch(ctx, batch)
-	defer results.Close()
-	for range batch.Len() - 1 {
-		if _, err := results.Exec(); err != nil {
-			return SignedIn{}, signInError(err)
-		}
-	}
 	var out SignedIn
-	if err := results.QueryRow().Scan(&out.Disabled, &out.LoggedOut, &out.Message, &out.Refused); err != nil {
+	err := s.transaction(ctx, batch, func(last pgx.BatchResults) error {
+		return last.QueryRow().Scan(&out.Disabled, &out.LoggedOut, &out.Message, &out.Refused)
+	})
+	if err != nil {
 		return SignedIn{}, signInError(err)
 	}
 	if in.Replaces != nil {
 		s.memory.forget(in.Replaces)
 	}
-	return out, signInError(results.Close())
+	return out, nil
 }
 
 func signInError(err error) error {

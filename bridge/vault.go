@@ -15,19 +15,12 @@ const (
 )
 
 // A vault seals the provider's tokens that the database keeps: a copy of the database is no login at the provider. The keys are those of the
-// cookies: the first seals, all open.
-type vault struct{ keys []cipher.AEAD }
+// cookies.
+type vault struct{ sealer }
 
 func newVault(keys []Secret) (*vault, error) {
-	v := &vault{}
-	for _, key := range keys {
-		aead, err := newAEAD(key, "oidc-bridge provider token 1")
-		if err != nil {
-			return nil, err
-		}
-		v.keys = append(v.keys, aead)
-	}
-	return v, nil
+	s, err := newSealer(keys, "oidc-bridge provider token 1")
+	return &vault{s}, err
 }
 
 // seal returns nil, which is NULL, when there is nothing to seal.
@@ -35,7 +28,7 @@ func (v *vault) seal(session, purpose string, token Secret) []byte {
 	if token.Empty() {
 		return nil
 	}
-	return v.keys[0].Seal(nil, nil, []byte(token.Reveal()), vaultPlace(session, purpose))
+	return v.sealer.seal(vaultPlace(session, purpose), []byte(token.Reveal()))
 }
 
 // open returns what was sealed for the session and the purpose; nil holds nothing.
@@ -43,25 +36,48 @@ func (v *vault) open(session, purpose string, sealed []byte) (Secret, error) {
 	if sealed == nil {
 		return Secret{}, nil
 	}
-	for _, key := range v.keys {
-		if plain, err := key.Open(nil, nil, sealed, vaultPlace(session, purpose)); err == nil {
-			return NewSecret(string(plain)), nil
-		}
+	plain, ok := v.sealer.open(vaultPlace(session, purpose), sealed)
+	if !ok {
+		return Secret{}, errors.New("sealed by none of our keys, or for another place")
 	}
-	return Secret{}, errors.New("sealed by none of our keys, or for another place")
+	return NewSecret(string(plain)), nil
 }
 
-func vaultPlace(session, purpose string) []byte { return []byte(purpose + " " + session) }
+func vaultPlace(session, purpose string) string { return purpose + " " + session }
 
-// newAEAD derives a key of its own for the purpose.
-func newAEAD(key Secret, purpose string) (cipher.AEAD, error) {
-	derived, err := hkdf.Key(sha256.New, []byte(key.Reveal()), nil, purpose, 32)
-	if err != nil {
-		return nil, err
+// A sealer seals for one purpose, each thing for its place: what was sealed for another opens nowhere (SC-10, SC-11). The first key seals, all
+// open.
+type sealer struct{ keys []cipher.AEAD }
+
+// newSealer derives keys of their own for the purpose.
+func newSealer(keys []Secret, purpose string) (s sealer, err error) {
+	for _, key := range keys {
+		derived, err := hkdf.Key(sha256.New, []byte(key.Reveal()), nil, purpose, 32)
+		if err != nil {
+			return sealer{}, err
+		}
+		block, err := aes.NewCipher(derived)
+		if err != nil {
+			return sealer{}, err
+		}
+		aead, err := cipher.NewGCMWithRandomNonce(block)
+		if err != nil {
+			return sealer{}, err
+		}
+		s.keys = append(s.keys, aead)
 	}
-	block, err := aes.NewCipher(derived)
-	if err != nil {
-		return nil, err
+	return s, nil
+}
+
+func (s sealer) seal(place string, plain []byte) []byte {
+	return s.keys[0].Seal(nil, nil, plain, []byte(place))
+}
+
+func (s sealer) open(place string, sealed []byte) (plain []byte, ok bool) {
+	for _, key := range s.keys {
+		if plain, err := key.Open(nil, nil, sealed, []byte(place)); err == nil {
+			return plain, true
+		}
 	}
-	return cipher.NewGCMWithRandomNonce(block)
+	return nil, false
 }
