@@ -96,13 +96,7 @@ func TestAttack_TK10_OutstandingTokens(t *testing.T) {
 	t.Parallel()
 	g := newGuarded(t, withRules(rowRules))
 	p := people(t, g.DB.OwnerURL)
-	find := func() bridge.Person {
-		found, err := p.Find(t.Context(), bridge.Who{Issuer: g.OP.Issuer(), Subject: "carl"})
-		if err != nil || len(found) != 1 {
-			t.Fatal(found, err)
-		}
-		return found[0]
-	}
+	find := func() bridge.Person { return g.person(t, p, "carl") }
 	sql := func(text string) func(*bridgetest.Browser) {
 		return func(*bridgetest.Browser) { exec(t, g.DB, g.DB.SQL(text)) }
 	}
@@ -115,15 +109,7 @@ func TestAttack_TK10_OutstandingTokens(t *testing.T) {
 		role    string // of that
 		undo    string
 	}{
-		{"logout", func(b *bridgetest.Browser) {
-			page, err := b.Open(t.Context(), g.URL+"/logout")
-			if err == nil {
-				_, err = b.Submit(t.Context(), page, "", nil)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-		}, endedMessage, 401, "", ""},
+		{"logout", func(b *bridgetest.Browser) { g.logOut(t, b) }, endedMessage, 401, "", ""},
 		{"session revoke", func(*bridgetest.Browser) {
 			if n, err := p.Revoke(t.Context(), bridge.Which{}, bridge.Change{}, func(int) {}); n == 0 || err != nil {
 				t.Fatal(n, err)

@@ -22,12 +22,14 @@ func TestDevice(t *testing.T) {
 		"Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) SamsungBrowser/28.0 Chrome/130.0.0.0 Mobile Safari/537.36":        "Samsung Internet on Android",
 		"Mozilla/5.0 (X11; CrOS x86_64 14541.0.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36":                             "Chrome on ChromeOS",
 		"Mozilla/5.0 (Android 15; Mobile; rv:145.0) Gecko/145.0 Firefox/145.0":                                                                       "Firefox on Android",
+
 		"curl/8.5.0":                             "curl",
 		"SomeApp/1.0 (Linux)":                    "A program on Linux",
 		"":                                       "Unknown device",
 		"<script>alert(1)</script>":              "Unknown device",
 		"Firefox/1 <script>alert(1)</script>":    "Firefox",
 		"Lynx/2.9.0 libwww-FM/2.14 SSL-MM/1.4.1": "Unknown device",
+
 		"Mozilla/5.0 (compatible; Windows) Other": "A program on Windows",
 	} {
 		if got := device(userAgent); got != want {

@@ -140,11 +140,7 @@ func TestAttack_AD02_ExportIsComplete(t *testing.T) {
 	s := newService(t)
 	s.login("carl", "/")
 	p := people(t, s.DB.URL)
-	found, err := p.Find(t.Context(), bridge.Who{Issuer: s.OP.Issuer(), Subject: "carl"})
-	if err != nil || len(found) != 1 {
-		t.Fatal(found, err)
-	}
-	text, err := p.Export(t.Context(), found[0])
+	text, err := p.Export(t.Context(), s.person(t, p, "carl"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,16 @@ func people(t *testing.T, url string) *bridge.People {
 	return p
 }
 
+// person is who logs in as the subject.
+func (s *service) person(t *testing.T, p *bridge.People, subject string) bridge.Person {
+	t.Helper()
+	found, err := p.Find(t.Context(), bridge.Who{Issuer: s.OP.Issuer(), Subject: subject})
+	if err != nil || len(found) != 1 {
+		t.Fatal(found, err)
+	}
+	return found[0]
+}
+
 // TestAttack_AD02_ChangesOfPeople: a dry run changes nothing, a change bites at once and is one event, the same change again is none.
 func TestAttack_AD02_ChangesOfPeople(t *testing.T) {
 	t.Parallel()

@@ -93,13 +93,7 @@ func TestAttack_SC07_EveryEndReachesEveryReplica(t *testing.T) {
 	s := newService(t)
 	first, second, pooled := s.replica(t, "auto"), s.replica(t, "auto"), s.replica(t, "off")
 	p := people(t, s.DB.OwnerURL)
-	carl := func() bridge.Person {
-		found, err := p.Find(t.Context(), bridge.Who{Issuer: s.OP.Issuer(), Subject: "carl"})
-		if err != nil || len(found) != 1 {
-			t.Fatal(found, err)
-		}
-		return found[0]
-	}
+	carl := func() bridge.Person { return s.person(t, p, "carl") }
 	sql := func(text string) func(*bridgetest.Browser) {
 		return func(*bridgetest.Browser) { exec(t, s.DB, text) }
 	}
@@ -108,15 +102,7 @@ func TestAttack_SC07_EveryEndReachesEveryReplica(t *testing.T) {
 		end  func(b *bridgetest.Browser)
 		undo string
 	}{
-		{"logout at another replica", func(b *bridgetest.Browser) {
-			page, err := b.Open(t.Context(), s.URL+"/logout")
-			if err == nil {
-				_, err = b.Submit(t.Context(), page, "", nil)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-		}, ""},
+		{"logout at another replica", func(b *bridgetest.Browser) { s.logOut(t, b) }, ""},
 		{"user disable", func(*bridgetest.Browser) {
 			if changed, err := p.Disable(t.Context(), carl(), bridge.Change{}); !changed || err != nil {
 				t.Fatal(changed, err)

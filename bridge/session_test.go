@@ -55,14 +55,21 @@ func TestLogout(t *testing.T) {
 	}
 }
 
-// TestAttack_LO01_LogoutCSRF: nobody but our own page can end a session.
-func TestAttack_LO01_LogoutCSRF(t *testing.T) {
-	t.Parallel()
-	inputs := 0
-	s := newService(t)
-	b, _ := s.login("carl", "/")
-	cookie := sessionCookie(t, s, b)
-	for name, header := range map[string]http.Header{
+// logOut presses the button of the page of logout.
+func (s *service) logOut(t *testing.T, b *bridgetest.Browser) {
+	t.Helper()
+	page, err := b.Open(t.Context(), s.URL+"/logout")
+	if err == nil {
+		_, err = b.Submit(t.Context(), page, "", nil)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// postsFromElsewhere are the headers of POSTs that none of our own pages sends.
+func (s *service) postsFromElsewhere() map[string]http.Header {
+	return map[string]http.Header{
 		"cross-site form":       {"Origin": {"https://evil.example"}, "Sec-Fetch-Site": {"cross-site"}},
 		"same-site form":        {"Origin": {"http://127.0.0.1:1"}, "Sec-Fetch-Site": {"same-site"}},
 		"sandboxed frame":       {"Origin": {"null"}, "Sec-Fetch-Site": {"cross-site"}},
@@ -72,7 +79,17 @@ func TestAttack_LO01_LogoutCSRF(t *testing.T) {
 		"neither header":        {},
 		"our host, other port":  {"Origin": {"http://127.0.0.1:1"}},
 		"our origin, and a lie": {"Origin": {s.URL}, "Sec-Fetch-Site": {"cross-site"}},
-	} {
+	}
+}
+
+// TestAttack_LO01_LogoutCSRF: nobody but our own page can end a session.
+func TestAttack_LO01_LogoutCSRF(t *testing.T) {
+	t.Parallel()
+	inputs := 0
+	s := newService(t)
+	b, _ := s.login("carl", "/")
+	cookie := sessionCookie(t, s, b)
+	for name, header := range s.postsFromElsewhere() {
 		inputs++
 		request, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+"/logout", nil)
 		request.Header = header

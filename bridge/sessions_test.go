@@ -160,16 +160,7 @@ func TestAttack_SC07_SomebodyElsesSession(t *testing.T) {
 			t.Errorf("%.60s: %d, want %d", body, status, want)
 		}
 	}
-	for name, header := range map[string]http.Header{
-		"cross-site form":       {"Origin": {"https://evil.example"}, "Sec-Fetch-Site": {"cross-site"}},
-		"same-site form":        {"Origin": {"http://127.0.0.1:1"}, "Sec-Fetch-Site": {"same-site"}},
-		"sandboxed frame":       {"Origin": {"null"}, "Sec-Fetch-Site": {"cross-site"}},
-		"typed or extension":    {"Sec-Fetch-Site": {"none"}},
-		"old browser, evil":     {"Origin": {"https://evil.example"}},
-		"old browser, null":     {"Origin": {"null"}},
-		"neither header":        {},
-		"our origin, and a lie": {"Origin": {s.URL}, "Sec-Fetch-Site": {"cross-site"}},
-	} {
+	for name, header := range s.postsFromElsewhere() {
 		for _, body := range []string{"end=" + own, "end=others"} {
 			inputs++
 			if status := post(header, body); status != 403 {

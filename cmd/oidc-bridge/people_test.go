@@ -117,6 +117,7 @@ func TestAttack_AD02_Mistakes(t *testing.T) {
 		"session revoke --all --dry-run":                                 "would end: 2 sessions",
 		"session revoke --user 1 --dry-run":                              "would end: 1 session of user 1",
 		"session revoke 00000000-0000-4000-8000-000000000001 --dry-run":  "would end: 1 session",
+
 		"user enable 1":           "is enabled already: user 1",
 		"user set-role 3 --none":  "has no role already: user 3",
 		"session revoke --user 3": "ended: 0 sessions of user 3",
